@@ -1,0 +1,109 @@
+"""Hand arrays to a backend's library, read results back, ask for gradients: NumPy, PyTorch, JAX.
+
+A backend names its library (`array_library = "torch"`) or brings its own `asarray`, `to_numpy` and
+`gradient` with the meanings of the methods below. Arrays cross as NumPy arrays: float64 holding values
+that the dtype represents exactly, booleans for masks, int64 for ids.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+HOOKS = ("asarray", "to_numpy", "gradient")
+
+
+class NumpyArrays:
+    """NumPy: no gradients, no bfloat16."""
+
+    def asarray(self, x: np.ndarray, dtype: str, device: str) -> Any:
+        """Make a writable array of the named dtype."""
+        if device != "cpu":
+            raise ValueError(f"NumPy arrays live on the cpu, not on {device!r}")
+        try:
+            return np.array(x, dtype=dtype)
+        except TypeError as error:
+            raise ValueError(f"NumPy has no dtype {dtype}") from error
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Read a result; only arrays and NumPy scalars are results."""
+        if not isinstance(x, np.ndarray | np.generic):
+            raise TypeError(f"expected a NumPy array, got {_kind(x)}")
+        return np.asarray(x)
+
+    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+        """NumPy does not differentiate."""
+        raise NotImplementedError("a NumPy backend offers no gradients")
+
+
+class TorchArrays:
+    """PyTorch tensors, on any device."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+
+    def asarray(self, x: np.ndarray, dtype: str, device: str) -> Any:
+        """Make a tensor of the named dtype on the device."""
+        return self.torch.tensor(x, dtype=getattr(self.torch, dtype), device=device)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Read a tensor; floating types widen to float64, which holds each of them exactly."""
+        if not isinstance(x, self.torch.Tensor):
+            raise TypeError(f"expected a torch.Tensor, got {_kind(x)}")
+        x = x.detach().cpu()
+        return np.asarray((x.double() if x.is_floating_point() else x).numpy())
+
+    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+        """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
+        leaves = [x.detach().clone().requires_grad_(True) for x in arrays]
+        result = function(*leaves)
+        if not result.requires_grad:
+            return [self.torch.zeros_like(x) for x in leaves]
+        upstream = self.torch.tensor(cotangent, dtype=result.dtype, device=result.device)
+        found = self.torch.autograd.grad(result, leaves, upstream, allow_unused=True)
+        return [self.torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+
+
+class JaxArrays:
+    """JAX arrays; float64 is switched on."""
+
+    def __init__(self) -> None:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        self.jax = jax
+
+    def asarray(self, x: np.ndarray, dtype: str, device: str) -> Any:
+        """Make an array of the named dtype on the device."""
+        return self.jax.device_put(self.jax.numpy.asarray(x, dtype=dtype), self.jax.devices(device)[0])
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Read an array; floating types widen to float64, which holds each of them exactly."""
+        if not isinstance(x, self.jax.Array):
+            raise TypeError(f"expected a jax.Array, got {_kind(x)}")
+        floating = self.jax.numpy.issubdtype(x.dtype, self.jax.numpy.floating)
+        return np.asarray(x, dtype=np.float64) if floating else np.asarray(x)
+
+    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+        """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
+        result, pull_back = self.jax.vjp(function, *arrays)
+        return list(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)))
+
+
+LIBRARIES: dict[str, Callable[[], Any]] = {"numpy": NumpyArrays, "torch": TorchArrays, "jax": JaxArrays}
+
+
+def dtype_name(x: Any, as_numpy: np.ndarray) -> str:
+    """Name a result's dtype as the protocol does ("torch.float32" is "float32")."""
+    return str(getattr(x, "dtype", as_numpy.dtype)).rsplit(".", maxsplit=1)[-1]
+
+
+def device_name(x: Any) -> str:
+    """Name the kind of device a result lives on; the cpu where the library has no such notion."""
+    return str(getattr(getattr(x, "device", None), "type", None) or "")
+
+
+def _kind(x: Any) -> str:
+    return "None (is a return missing?)" if x is None else f"a {type(x).__module__}.{type(x).__qualname__}".replace("builtins.", "Python ")

@@ -1,0 +1,249 @@
+"""The backend as the tests see it: calls cross to a process of its own and come back checked.
+
+A call that hangs or kills that process ends the operation, not the run: the operation is out of service
+from then on, and the next call gets a new process.
+"""
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.protocol import OPERATIONS, REQUIRED
+
+ROOT = Path(__file__).parent.parent
+LOADING_LIMIT_FACTOR = 5
+"""Importing a library may take longer than a call: so many times the limit of a call."""
+
+
+class Unusable(Exception):
+    """The backend as a whole cannot be tested: it does not load, or offers nothing."""
+
+
+class Limited(Exception):
+    """The backend says that it cannot serve this call (NotImplementedError)."""
+
+
+class BadCall(Exception):
+    """The call raised, or its result is not what the protocol asks for."""
+
+
+class OutOfService(BaseException):
+    """The operation hung or killed its process; no BaseException is shrunk by Hypothesis."""
+
+
+@dataclass
+class Output:
+    """The result of one call, as float64, with what else was seen of it."""
+
+    values: np.ndarray
+    dtype: str
+    changed: list[str] = field(default_factory=list)
+    """Names of the arguments whose arrays the call changed."""
+
+
+class Process:
+    """The process that runs the backend: one request at a time, each with a time limit."""
+
+    def __init__(self) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "conformance.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self.replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def ask(self, method: str, limit: float, **arguments: Any) -> dict[str, Any] | None:
+        """Send a request and return the reply, None when the process died; TimeoutError past the limit."""
+        assert self.popen.stdin is not None
+        try:
+            pickle.dump((method, arguments), self.popen.stdin)
+            self.popen.stdin.flush()
+        except (BrokenPipeError, OSError):
+            return None
+        try:
+            return self.replies.get(timeout=limit)
+        except queue.Empty:
+            raise TimeoutError from None
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self.popen.kill()
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self.errors):
+            if stream is not None:
+                stream.close()
+
+    def epitaph(self) -> str:
+        """Say how the process ended, with the end of what it wrote to its standard error."""
+        code = self.popen.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        self.errors.seek(0)
+        last = self.errors.read().decode(errors="replace").strip().splitlines()[-3:]
+        return f"{how}" + (f"; its last words: {' | '.join(last)}" if last else "")
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        while True:
+            try:
+                self.replies.put(pickle.load(self.popen.stdout))
+            except (EOFError, OSError, ValueError, pickle.UnpicklingError):
+                self.replies.put(None)
+                return
+
+
+class Backend:
+    """A loaded backend: what it provides, and its operations."""
+
+    def __init__(self, what: str, device: str = "cpu", limit: float = 60.0) -> None:
+        self.what = what
+        self.device = device
+        self.limit = limit
+        self.out_of_service: dict[str, str] = {}
+        self.process: Process | None = None
+        self.name = what
+        self.provided: dict[str, list[str] | None] = {}
+        self.options: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self._start()
+
+    def close(self) -> None:
+        """End the backend's process."""
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    def limits(self, operation: str) -> dict[str, tuple[Any, ...]]:
+        """Tell the values that the backend takes of the options which it cannot vary freely."""
+        keywords = self.provided[operation]
+        declared = {name: tuple(values) for name, values in self.options.get(operation, {}).items()}
+        for name, default in OPERATIONS[operation].options.items():
+            if keywords is not None and name not in keywords and default is not REQUIRED:
+                declared.setdefault(name, (default,))
+        return declared
+
+    def call(
+        self,
+        operation: str,
+        arguments: dict[str, np.ndarray],
+        options: dict[str, Any],
+        dtype: str,
+        layout: str = "plain",
+    ) -> Output:
+        """Call an operation; raise Limited, BadCall or OutOfService when there is no result to judge."""
+        options = self._accepted(operation, options)
+        reply = self._ask(operation, "call", arguments=arguments, options=options, dtype=dtype, layout=layout)
+        values, expected = reply["result"], OPERATIONS[operation].result_shape(arguments)
+        if values.shape != expected:
+            letters = ", ".join(OPERATIONS[operation].result)
+            raise BadCall(f"{operation} returned shape {values.shape}, expected ({letters}) = {expected}")
+        if reply["dtype"] != dtype:
+            raise BadCall(f"{operation} returned dtype {reply['dtype']} for inputs of dtype {dtype}")
+        if reply["device"] and reply["device"] != self.device.split(":")[0]:
+            raise BadCall(f"{operation} returned an array on {reply['device']}, inputs were on {self.device}")
+        return Output(np.asarray(values, dtype=np.float64), reply["dtype"], reply["changed"])
+
+    def gradients(
+        self,
+        operation: str,
+        arguments: dict[str, np.ndarray],
+        options: dict[str, Any],
+        dtype: str,
+        names: list[str],
+        cotangent: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Differentiate Σ cotangent · operation with respect to the named arguments."""
+        options = self._accepted(operation, options)
+        reply = self._ask(
+            operation, "gradients",
+            arguments=arguments, options=options, dtype=dtype, names=names, cotangent=cotangent,
+        )  # fmt: skip
+        return dict(reply["gradients"])
+
+    def round_trip(self, x: np.ndarray, dtype: str) -> tuple[np.ndarray, str]:
+        """Convert an array to the backend's library and back."""
+        reply = self._ask("asarray/to_numpy", "round_trip", x=x, dtype=dtype)
+        return reply["result"], reply["dtype"]
+
+    def _start(self) -> None:
+        self.process = Process()
+        try:
+            reply = self.process.ask(
+                "load", self.limit * LOADING_LIMIT_FACTOR,
+                what=self.what, device=self.device, operations=list(OPERATIONS),
+            )  # fmt: skip
+        except TimeoutError:
+            self.close()
+            raise Unusable(
+                f"importing it took longer than {self.limit * LOADING_LIMIT_FACTOR:g} s: raise --time-limit"
+            ) from None
+        if reply is None:
+            raise Unusable(f"importing it killed the process ({self.process.epitaph()})")
+        if reply["status"] == "load":
+            raise Unusable(reply["message"])
+        if reply["status"] != "ok":
+            raise Unusable(f"importing it raised {reply['message']}" + _at(reply["where"]))
+        self.name, self.provided, self.options = reply["name"], reply["provided"], reply["options"]
+        if not self.provided:
+            raise Unusable(
+                "it provides no operation of the protocol: define one of "
+                f"{', '.join(OPERATIONS)} (names and arguments are fixed)"
+            )
+
+    def _accepted(self, operation: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Leave out options at their default that the backend's function has no keyword for."""
+        keywords = self.provided[operation]
+        defaults = OPERATIONS[operation].options
+        missing = [name for name in options if keywords is not None and name not in keywords]
+        for name in missing:
+            if defaults[name] is REQUIRED:
+                raise BadCall(f"{operation} takes no keyword {name!r}: every call gives it one")
+            if options[name] != defaults[name]:
+                raise Limited(f"{operation} has no option {name!r}")
+        return {name: value for name, value in options.items() if name not in missing}
+
+    def _ask(self, operation: str, method: str, **arguments: Any) -> dict[str, Any]:
+        if operation in self.out_of_service:
+            raise OutOfService(self.out_of_service[operation])
+        if self.process is None:
+            self._start()
+        assert self.process is not None
+        if method != "round_trip":
+            arguments["operation"] = operation
+        try:
+            reply = self.process.ask(method, self.limit, **arguments)
+        except TimeoutError:
+            self._lose(operation, f"did not return within {self.limit:g} s (--time-limit)", arguments)
+        if reply is None:
+            self._lose(operation, f"killed its process ({self.process.epitaph()})", arguments)
+        if reply["status"] == "limited":
+            raise Limited(reply["message"] or "NotImplementedError")
+        if reply["status"] == "wrong result":
+            raise BadCall(reply["message"])
+        if reply["status"] != "ok":
+            raise BadCall(f"{operation} raised {reply['message']}" + _at(reply["where"]))
+        return reply
+
+    def _lose(self, operation: str, what_happened: str, arguments: dict[str, Any]) -> Any:
+        self.close()
+        shapes = {k: v.shape for k, v in arguments.get("arguments", {}).items()}
+        message = f"{operation} {what_happened}, called with shapes {shapes}, options {arguments.get('options')}"
+        self.out_of_service[operation] = message
+        raise OutOfService(message)
+
+
+def _at(where: str) -> str:
+    return f" (at {where})" if where else ""

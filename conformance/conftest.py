@@ -1,0 +1,190 @@
+"""The run: start the backend, give each test its operation and dtype, collect verdicts, print them."""
+
+import importlib.util
+import math
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _refuse_shadowed_packages() -> None:
+    """Stop when another package named `reference` or `spec` would be tested against."""
+    for name in ("reference", "spec"):
+        found = importlib.util.find_spec(name)
+        origin = Path(found.origin).parent if found is not None and found.origin else None
+        if origin != ROOT / name:
+            raise pytest.UsageError(
+                f"`import {name}` finds {origin or 'nothing'}, the suite belongs to {ROOT / name}: "
+                "another package of that name is in the way; run from an environment without it"
+            )
+
+
+_refuse_shadowed_packages()
+
+import numpy as np  # noqa: E402
+
+from conformance.backend import Backend, BadCall, OutOfService, Unusable  # noqa: E402
+from conformance.failure import story  # noqa: E402
+from conformance.protocol import OPERATIONS  # noqa: E402
+from conformance.report import Result, Verdict  # noqa: E402
+from conformance.run import NonConformance, Run  # noqa: E402
+from reference.numbers.formats import FORMATS  # noqa: E402
+
+VERDICT = pytest.StashKey[Verdict]()
+BACKEND = pytest.StashKey[Backend]()
+DEFAULT_DTYPES = ["float32", "float64"]
+SMOKE = "test_smoke.py"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test the operations it names and the dtypes that were asked for."""
+    if "run" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("operations")
+    names = marker.args if marker else tuple(OPERATIONS)
+    dtypes = metafunc.config.getoption("--dtype") or DEFAULT_DTYPES
+    pairs = [(name, dtype) for name in names for dtype in dict.fromkeys(dtypes)]
+    metafunc.parametrize("run", pairs, indirect=True, ids=[f"{name}-{dtype}" for name, dtype in pairs])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the backend once it is known that there is something to run, smoke checks first."""
+    ours = [item for item in items if _is_ours(item)]
+    if not ours or config.option.collectonly:
+        return
+    items.sort(key=lambda item: (_is_ours(item), _is_ours(item) and item.path.name != SMOKE))
+    backend = _start(config)
+    config.stash[BACKEND] = backend
+    config.stash[VERDICT] = Verdict(
+        backend=backend.name,
+        provided=tuple(backend.provided),
+        limits={name: backend.limits(name) for name in backend.provided},
+        settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
+    )
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Run:
+    """One test of one operation in one dtype."""
+    operation, dtype = request.param
+    backend, verdict = request.config.stash[BACKEND], request.config.stash[VERDICT]
+    if operation not in backend.provided:
+        pytest.skip("not provided")
+    if reason := verdict.unsound(operation, dtype) or backend.out_of_service.get(operation):
+        pytest.skip(f"not run: {reason}")
+    config = request.config
+    name = request.node.nodeid
+    return Run(backend, operation, dtype, config.getoption("--profile"), config.getoption("--seed"), name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A test that judged nothing did not pass: the backend refused every case, or nothing was decided."""
+    result = yield
+    run = getattr(item, "funcargs", {}).get("run")
+    if isinstance(run, Run) and not run.tally.executed:
+        if run.tally.limited:
+            pytest.skip(f"limited: {'; '.join(sorted(run.tally.limitations))}")
+        pytest.fail("no input was judged: every permitted interval was unbounded", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep each test's outcome, and let a failure say what it has to say, nothing else."""
+    report = yield
+    if not _is_ours(item) or VERDICT not in item.config.stash or report.when == "teardown":
+        return report
+    if report.failed and call.excinfo is not None:
+        if isinstance(call.excinfo.value, NonConformance | OutOfService):
+            report.longrepr = story(item, str(call.excinfo.value), item.config.stash[VERDICT].backend)
+    if report.when == "call" or not report.passed:
+        item.config.stash[VERDICT].results.append(_result(item, report))
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the backend, write the report, and fail when something provided was never executed."""
+    config = session.config
+    if BACKEND in config.stash:
+        config.stash[BACKEND].close()
+    if VERDICT not in config.stash:
+        return
+    if config.getoption("--report"):
+        config.stash[VERDICT].write(Path(config.getoption("--report")))
+    if session.exitstatus == pytest.ExitCode.OK and config.stash[VERDICT].shortcomings():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the verdict."""
+    if VERDICT in config.stash:
+        verdict = config.stash[VERDICT]
+        terminalreporter.section(f"verdict on {verdict.backend}")
+        terminalreporter.write_line(verdict.as_text())
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(Path(__file__).parent)
+
+
+def _start(config: pytest.Config) -> Backend:
+    what = config.getoption("--backend")
+    try:
+        backend = Backend(what, config.getoption("--device"), config.getoption("--time-limit"))
+        for dtype in config.getoption("--dtype") or DEFAULT_DTYPES:
+            _check_conversion(backend, dtype)
+    except Unusable as error:
+        raise pytest.UsageError(f"backend {what}: {error}") from error
+    return backend
+
+
+def _check_conversion(backend: Backend, dtype: str) -> None:
+    """Send numbers to the backend's library and back: none may change, nor the dtype."""
+    form = FORMATS[dtype]
+    x = form.round(np.array([[0.0, 1.0, -1 / 3, 1 + 2 * form.unit_roundoff], [np.inf, np.nan, 0.1, -(2.0**-13)]]))
+    try:
+        back, name = backend.round_trip(x, dtype)
+    except (BadCall, OutOfService) as error:
+        backend.close()
+        raise Unusable(f"its arrays cannot hold {dtype}: {error}; name others with --dtype") from error
+    if name != dtype or not np.array_equal(np.asarray(back, dtype=float), x, equal_nan=True):
+        backend.close()
+        raise Unusable(
+            f"asarray and to_numpy change what they convert: {x.tolist()} in {dtype} came back as "
+            f"{np.asarray(back).tolist()} in {name}"
+        )
+
+
+def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
+    operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
+    run = getattr(item, "funcargs", {}).get("run")
+    tally = run.tally if isinstance(run, Run) else None
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    return Result(
+        test=item.nodeid,
+        operation=operation,
+        dtype=dtype,
+        clauses=item.get_closest_marker("clauses").args,  # type: ignore[union-attr]
+        smoke=item.path.name == SMOKE,
+        outcome=_outcome(report, reason),
+        detail=reason.removeprefix("Skipped: ") or (str(report.longrepr) if report.failed else ""),
+        expected=tally.expected if tally else 0,
+        executed=tally.executed if tally else 0,
+        limited=tally.limited if tally else 0,
+        worst_distance=tally.worst_distance if tally else math.nan,
+        grade=tally.grade if tally else math.nan,
+    )
+
+
+def _outcome(report: pytest.TestReport, reason: str) -> str:
+    if not report.skipped:
+        return report.outcome
+    return next((o for o in ("not provided", "not run", "limited") if o in reason), "not run")

@@ -1,0 +1,112 @@
+"""Find a backend: a file, a module, a class in a module, or a registered name."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from conformance.arrays import HOOKS, LIBRARIES
+
+ADAPTERS = Path(__file__).parent / "adapters"
+
+
+class LoadError(Exception):
+    """The backend cannot be loaded; the message says why and what to do."""
+
+
+def registered_names() -> list[str]:
+    """List the names that `--backend NAME` knows."""
+    return sorted(path.stem for path in ADAPTERS.glob("*.py") if path.stem != "__init__")
+
+
+def load(what: str) -> Any:
+    """Import a backend and return the module, or the instance of the class, that has its operations."""
+    target, _, attribute = what.partition(":") if not Path(what).exists() else (what, "", "")
+    try:
+        module = _import(target)
+    except ModuleNotFoundError as error:
+        raise LoadError(f"it needs {error.name!r}, which is not installed{_hint(target)}") from error
+    if not attribute:
+        return module
+    if not hasattr(module, attribute):
+        raise LoadError(f"module {target} has no {attribute!r}; it has {', '.join(_public(module))}")
+    return getattr(module, attribute)()
+
+
+def hooks(backend: Any) -> Any:
+    """Return what converts arrays for this backend: its library's hooks, or its own three."""
+    library = getattr(backend, "array_library", None)
+    if library is None:
+        library = getattr(inspect.getmodule(type(backend)), "array_library", None)
+    if library is None and all(callable(getattr(backend, hook, None)) for hook in HOOKS):
+        return backend
+    if library is None:
+        known = ", ".join(map(repr, LIBRARIES))
+        raise LoadError(
+            f"the backend says nothing of its arrays: set array_library to one of {known}, "
+            f"or define {', '.join(HOOKS)}"
+        )
+    if library not in LIBRARIES:
+        raise LoadError(f"array_library is {library!r}, expected one of {', '.join(map(repr, LIBRARIES))}")
+    try:
+        return LIBRARIES[library]()
+    except ImportError as error:
+        raise LoadError(f"array_library is {library!r}, which cannot be imported: {error}") from error
+
+
+def provided(backend: Any, operations: Iterable[str]) -> dict[str, list[str] | None]:
+    """Tell which operations a backend has, and which keywords each takes (None: any)."""
+    found = {name: getattr(backend, name, None) for name in operations}
+    return {name: _keywords(function) for name, function in found.items() if callable(function)}
+
+
+def _import(target: str) -> ModuleType:
+    if target.endswith(".py"):
+        return _import_file(Path(target))
+    name = f"conformance.adapters.{target}" if target in registered_names() else target
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise
+        raise LoadError(
+            f"there is no module {target!r} to import, and no registered backend of that name "
+            f"(registered: {', '.join(registered_names())}; a file needs its .py)"
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"there is no file {path}")
+    sys.path.append(str(path.parent.resolve()))
+    name = f"backend_{path.stem}"  # its own name: my/reference.py must not pass for `reference`
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _keywords(function: Any) -> list[str] | None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _hint(target: str) -> str:
+    requirements = ADAPTERS / f"{Path(target).stem}-requirements.txt"
+    return f": pip install --no-deps -r {requirements}" if requirements.is_file() else ""
+
+
+def _public(module: ModuleType) -> list[str]:
+    return [name for name in vars(module) if not name.startswith("_")]

@@ -1,0 +1,75 @@
+"""What a failure says: the clause, the input as code, got and permitted, the nearest variant, how to re-run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from conformance.cases import OPTION_VALUES, Case
+from conformance.oracle import Permitted, judged, permitted
+from conformance.protocol import OPERATIONS
+
+MAX_NUMBERS = 40
+"""An argument with more entries is shown as the call that shrinking stopped at, shortened."""
+
+
+def as_code(case: Case) -> list[str]:
+    """The call as lines of Python that can be pasted after `import numpy as np`."""
+    lines = [f"{name} = np.array({_literal(x)})" for name, x in case.arguments.items()]
+    options = "".join(f", {name}={value!r}" for name, value in case.options.items())
+    return [*lines, f"{case.operation}({', '.join(case.arguments)}{options})  # in {case.dtype}"]
+
+
+def mismatch(case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...]) -> list[str]:
+    """Describe the element that is farthest from its permitted interval."""
+    low, high = allowed.bounds(worst)
+    distance = allowed.distance(worst, float(got[worst]))
+    outside = [i for i in judged(case, got) if allowed.distance(i, float(got[i])) > 1.0]
+    expected = f"exactly {low!r}" if low == high else f"between {low!r} and {high!r}"
+    how_far = "" if low == high else f" ({distance:.3g} half widths from its middle)"
+    place = ", ".join(map(str, worst))
+    lines = [
+        f"got        {case.operation}[{place}] = {float(got[worst])!r}",
+        f"permitted  {expected}{how_far}",
+        f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
+    ]
+    return lines + [f"note       {text}" for text in explanations(case, got)]
+
+
+def explanations(case: Case, got: np.ndarray) -> list[str]:
+    """Name the known variants that give exactly what was got, where the operation itself does not."""
+    return [f"this is what {label} gives" for label, variant in variants(case) if _agrees(variant, case, got)][:2]
+
+
+def variants(case: Case) -> Iterator[tuple[str, Case]]:
+    """Other readings of the same call: each option at another value, another bootstrap, another mask."""
+    for name, value in case.options.items():
+        for other in OPTION_VALUES[name][1]:
+            if other != value:
+                yield f"{case.operation} with {name}={other!r}", case.with_options(**{name: other})
+    zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}
+    for name, label in zeroed.items():
+        if name in case.arguments and case.arguments[name].any():
+            yield f"{case.operation} with {label}", case.with_arguments(
+                **{name: np.zeros_like(case.arguments[name])}
+            )
+    if "mask" in case.arguments and not case.arguments["mask"].all():
+        yield f"{case.operation} without the mask", case.with_arguments(
+            mask=np.ones_like(case.arguments["mask"])
+        )
+
+
+def _agrees(variant: Case, case: Case, got: np.ndarray) -> bool:
+    """Whether a result lies in the permitted set of another call, at the positions of this one."""
+    if not np.isfinite([got[i] for i in judged(case, got)]).all():
+        return False
+    allowed = permitted(variant, OPERATIONS[case.operation].reference)
+    return all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got))
+
+
+def _literal(x: np.ndarray) -> str:
+    text = repr(x.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
+    if x.size <= MAX_NUMBERS:
+        return text
+    rows: Any = np.array2string(x, threshold=MAX_NUMBERS, edgeitems=3, separator=", ").split("\n")
+    return " ".join(part.strip() for part in rows) + f" shortened, shape {x.shape}"

@@ -1,0 +1,118 @@
+"""The oracle: which answers a correct backend may give, derived from the formula and the dtype.
+
+*Permitted* is the reference run on balls in which the inputs and every operation may be off by
+:data:`FACTOR` unit roundoffs and one subnormal spacing. Where the dyadic run shows that no order of
+evaluation rounds, it is the single exact answer. *Attainable* is the reference on inputs that are off by
+one unit roundoff: what the conditioning of the problem alone allows. No tolerance is set by hand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from conformance.cases import Case
+from conformance.protocol import OPERATIONS
+from reference.numbers import balls, dyadics
+from reference.numbers.formats import FORMATS, Format
+
+FACTOR = 2.0
+"""Unit roundoffs that one operation may lose: one is IEEE arithmetic, the other the room for libraries
+whose elementary functions are not correctly rounded and for other ways to associate a formula."""
+
+SPARE_BITS = 2
+"""Exactness is demanded only where the significand has so many bits to spare for other associations."""
+
+
+@dataclass(frozen=True)
+class Permitted:
+    """The answers that a correct backend may give to one case: an interval for each element."""
+
+    balls: np.ndarray
+    """Object array of balls."""
+    exact: np.ndarray
+    """Object array: a Fraction where only that answer is right, None elsewhere."""
+    format: Format
+
+    def distance(self, index: tuple[int, ...], got: float) -> float:
+        """Distance of an answer from the interval's middle, in half widths: more than 1 is outside.
+
+        NaN stands for an interval that is unbounded, which decides nothing.
+        """
+        exact = self.exact[index]
+        if exact is not None:
+            return 0.0 if got - got == 0.0 and Fraction(got) == exact else np.inf
+        ball: arb = self.balls[index].value
+        if not ball.is_finite():
+            return np.nan
+        if np.isinf(got):
+            edge = ball.upper() if got > 0 else -ball.lower()
+            return 1.0 if edge >= self.format.largest else np.inf
+        if np.isnan(got):
+            return np.inf
+        gap, width = float(abs(arb(got) - ball.mid()).upper()), float(ball.rad())
+        return gap / width if width else (0.0 if gap == 0.0 else np.inf)
+
+    def bounds(self, index: tuple[int, ...]) -> tuple[float, float]:
+        """Lowest and highest permitted answer."""
+        exact = self.exact[index]
+        if exact is not None:
+            return float(exact), float(exact)
+        ball: arb = self.balls[index].value
+        return float(ball.lower()), float(ball.upper())
+
+
+def permitted(case: Case, formula: Callable[..., Any] | None = None) -> Permitted:
+    """Run a formula (by default the operation's reference) on balls that round as the dtype may."""
+    formula = formula or OPERATIONS[case.operation].reference
+    form = FORMATS[case.dtype]
+    rounding = balls.Rounding(form, FACTOR)
+
+    def as_balls(x: Any) -> Any:
+        return balls.array(x, rounding, FACTOR * form.unit_roundoff)
+
+    widened = _run(case, formula, as_balls)
+    exact = np.full(widened.shape, None, dtype=object)
+    if case.exact:
+        rational = _run(case, formula, np.frompyfunc(dyadics.number, 1, 1))
+        for index in np.ndindex(widened.shape):
+            if form.holds(rational[index], SPARE_BITS):
+                exact[index] = rational[index].value
+    return Permitted(widened, exact, form)
+
+
+def attainable(case: Case, formula: Callable[..., Any] | None = None) -> np.ndarray:
+    """Run a formula on inputs that are off by one unit roundoff each: the balls of what they allow."""
+    formula = formula or OPERATIONS[case.operation].reference
+    roundoff = FORMATS[case.dtype].unit_roundoff
+    return _run(case, formula, lambda x: balls.array(x, None, roundoff))
+
+
+def grade(case: Case, got: np.ndarray, formula: Callable[..., Any] | None = None) -> float:
+    """Worst distance from the truth, in units of what perturbed inputs and one last rounding allow."""
+    formula = formula or OPERATIONS[case.operation].reference
+    truth = _run(case, formula, balls.array)
+    reach = attainable(case, formula)
+    form, worst = FORMATS[case.dtype], 0.0
+    for index in judged(case, got):
+        middle = truth[index].value
+        allowed = float(reach[index].value.rad()) + form.unit_roundoff * float(abs(middle).upper()) + form.subnormal
+        if middle.is_finite() and np.isfinite(allowed) and np.isfinite(got[index]):
+            worst = max(worst, float(abs(arb(got[index]) - middle).upper()) / allowed)
+    return worst
+
+
+def judged(case: Case, values: np.ndarray) -> list[tuple[int, ...]]:
+    """List the positions of a result that the protocol specifies: those under mask True."""
+    mask = case.arguments.get("mask")
+    return [i for i in np.ndindex(values.shape) if mask is None or mask.shape != values.shape or mask[i]]
+
+
+def _run(case: Case, formula: Callable[..., Any], convert: Callable[[Any], Any]) -> np.ndarray:
+    """Call a formula with the case's real arguments and float options converted to a number system."""
+    arguments = [convert(x) if x.dtype == np.float64 else x for x in case.arguments.values()]
+    options = {name: convert(x) if type(x) is float else x for name, x in case.options.items()}
+    return np.asarray(formula(*arguments, **options), dtype=object)

@@ -1,0 +1,51 @@
+"""The suite's command line options, known to every `pytest` in this environment.
+
+This module imports pytest alone, so that a run that has nothing to do with the suite pays nothing.
+"""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options of the conformance suite."""
+    group = parser.getgroup("rlspec", "conformance to the spec")
+    group.addoption(
+        "--backend",
+        metavar="WHAT",
+        default="torch_impl",
+        help="what to test: a FILE.py, a package.module, a package.module:Class, or a registered name "
+        "(default: torch_impl)",
+    )
+    group.addoption("--device", default="cpu", help="where the backend's arrays live, as its library names it")
+    group.addoption(
+        "--dtype",
+        action="append",
+        choices=("float64", "float32", "bfloat16", "float16"),
+        help="floating-point type to test; may be given more than once (default: float32 and float64)",
+    )
+    group.addoption(
+        "--profile",
+        choices=("quick", "default", "thorough"),
+        default="default",
+        help="how many inputs to try in each region",
+    )
+    group.addoption("--seed", type=int, default=0, help="another number draws other inputs (default: 0)")
+    group.addoption(
+        "--time-limit",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="longest time that one call of the backend may take (default: 60)",
+    )
+    group.addoption(
+        "--report", metavar="DIR", help="write verdict.json, verdict.md and junit.xml into this folder"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the suite's markers."""
+    config.addinivalue_line("markers", "clauses(*slugs): the clauses of the spec that a test shows")
+    config.addinivalue_line("markers", "operations(*names): the operations that a conformance test is run for")
+    if config.getoption("--report") and not config.option.xmlpath:
+        config.option.xmlpath = f"{config.getoption('--report')}/junit.xml"

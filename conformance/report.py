@@ -1,0 +1,179 @@
+"""The verdict: what was asked, what was executed, what holds, as tables, JSON and Markdown."""
+
+import json
+import math
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one test of one operation in one dtype."""
+
+    test: str
+    operation: str
+    dtype: str
+    clauses: tuple[str, ...]
+    smoke: bool
+    outcome: str
+    """passed, failed, limited (the backend refused every case), not provided, or not run."""
+    detail: str
+    expected: int
+    executed: int
+    limited: int
+    worst_distance: float
+    """Farthest answer from the middle of its permitted interval, in half widths; above 1 fails."""
+    grade: float
+    """Farthest answer from the truth, in units of what the conditioning allows; about 1 is the best."""
+
+
+@dataclass
+class Verdict:
+    """All results of a run."""
+
+    backend: str
+    provided: tuple[str, ...]
+    limits: dict[str, dict[str, tuple[Any, ...]]]
+    settings: dict[str, Any]
+    results: list[Result] = field(default_factory=list)
+
+    def unsound(self, operation: str, dtype: str) -> str:
+        """Tell whether the smoke check of an operation failed, so that the rest says nothing new."""
+        failed = (r for r in self.results if r.smoke and r.outcome == "failed")
+        return "its smoke check failed" if any((r.operation, r.dtype) == (operation, dtype) for r in failed) else ""
+
+    def shortcomings(self) -> list[str]:
+        """List what makes a run without a failed test a failure all the same."""
+        asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
+        executed = {r.operation for r in self.results if r.executed}
+        silent = [f"{name} is provided and none of its cases was executed" for name in sorted(asked - executed)]
+        return silent or ([] if executed else ["nothing was executed"])
+
+    def frame(self) -> pd.DataFrame:
+        """One line for each operation, dtype and clause that was asked for."""
+        lines = [{**asdict(r), "clause": slug} for r in self.results for slug in r.clauses]
+        return pd.DataFrame(lines, columns=["clause", *Result.__dataclass_fields__])
+
+    def by_clause(self) -> pd.DataFrame:
+        """Clause × operation: pass, FAIL, limited, not run; blank where nothing was asked."""
+        frame = self.frame()
+        frame = frame[frame.outcome != "not provided"]
+        if frame.empty:
+            return pd.DataFrame()
+        cells = frame.groupby(["clause", "operation"], sort=True)["outcome"].agg(_cell)
+        table = cells.unstack(fill_value="").astype(str)
+        return table[[name for name in self.provided if name in table.columns]].rename_axis(columns=None)
+
+    def by_operation(self) -> pd.DataFrame:
+        """Operation × dtype: tests by outcome, inputs executed of expected, worst distance, grade."""
+        results = pd.DataFrame([asdict(r) for r in self.results])
+        lines = [self._line(*key, group) for key, group in results.groupby(["operation", "dtype"], sort=False)]
+        return pd.DataFrame(lines).set_index("operation")
+
+    def as_text(self) -> str:
+        """Both tables, the limitations and the verdict in words."""
+        notes = [f"limited: {text}" for text in self.limitations()] + [f"FAIL: {s}" for s in self.shortcomings()]
+        parts = [_text(self.by_clause()), _text(self.by_operation()), "\n".join(notes), self.summary(), LEGEND]
+        return "\n\n".join(part for part in parts if part)
+
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        counts = {o: sum(r.outcome == o for r in self.results) for o in ("passed", "failed", "limited", "not run")}
+        missing = {r.operation for r in self.results if r.outcome == "not provided"}
+        good = not counts["failed"] and not self.shortcomings()
+        tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+        lacking = f"; not provided: {', '.join(sorted(missing))}" if missing else ""
+        where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"
+        return f"{self.backend} {'conforms' if good else 'does not conform'} ({where}): {tests}{lacking}"
+
+    def limitations(self) -> list[str]:
+        """What the backend says that it cannot do, by operation."""
+        declared = [
+            f"{operation}: {option} is only {', '.join(map(repr, values))}"
+            for operation, limits in self.limits.items()
+            for option, values in limits.items()
+        ]
+        refused = [f"{r.operation}: {r.limited} cases refused" for r in self.results if r.limited and r.executed]
+        return declared + sorted(set(refused))
+
+    def write(self, folder: Path) -> None:
+        """Write verdict.json and verdict.md; pytest itself writes junit.xml."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "verdict.json").write_text(json.dumps(self._as_json(), indent=1, default=str) + "\n")
+        (folder / "verdict.md").write_text(self._as_markdown())
+
+    def _line(self, operation: str, dtype: str, group: pd.DataFrame) -> dict[str, Any]:
+        counts = group.outcome.value_counts()
+        missing = (group.outcome == "not provided").all()
+        return {
+            "operation": operation,
+            "dtype": dtype,
+            "verdict": "not provided" if missing else _cell(group.outcome),
+            **{o: "" if missing else str(counts.get(o, 0)) for o in ("passed", "failed", "limited", "not run")},
+            "executed/expected": "" if missing else f"{group.executed.sum()}/{group.expected.sum()}",
+            "worst distance": "" if missing else _number(group.worst_distance.max()),
+            "grade": "" if missing else _number(group.grade.max()),
+        }
+
+    def _as_json(self) -> dict[str, Any]:
+        results = [{k: None if v != v else v for k, v in asdict(r).items()} for r in self.results]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": self.summary(),
+            "backend": self.backend,
+            "settings": self.settings,
+            "versions": _versions(),
+            "limitations": self.limitations(),
+            "shortcomings": self.shortcomings(),
+            "results": results,
+        }
+
+    def _as_markdown(self) -> str:
+        failures = [f"### {r.test}\n\n```text\n{r.detail}\n```" for r in self.results if r.outcome == "failed"]
+        notes = "\n".join(f"- limited: {text}" for text in self.limitations())
+        versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
+        parts = [
+            f"# Verdict on {self.backend}",
+            self.summary(),
+            versions,
+            self.by_clause().to_markdown(),
+            self.by_operation().to_markdown(),
+            notes,
+            *failures,
+            LEGEND,
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+LEGEND = (
+    "worst distance: from the middle of the permitted interval, in half widths; above 1 fails.  "
+    "grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is."
+)
+
+
+def _cell(outcomes: "pd.Series[str]") -> str:
+    """One word for several outcomes: the worst decides, and a limitation shows only when alone."""
+    for outcome, word in (("failed", "FAIL"), ("not run", "not run"), ("passed", "pass")):
+        if (outcomes == outcome).any():
+            return word
+    return str(outcomes.iloc[0])
+
+
+def _text(table: pd.DataFrame) -> str:
+    return "" if table.empty else table.to_string()
+
+
+def _number(x: float) -> str:
+    return "" if math.isnan(x) or x == 0.0 else f"{x:.2g}"
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "hypothesis", "pytest", "python-flint")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,152 @@
+"""The process in which the backend runs, so that nothing it does can take the verdict with it.
+
+It reads pickled requests from its standard input and writes pickled replies to what was its standard
+output; everything that the backend prints goes to the standard error.
+"""
+
+import faulthandler
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance import loading
+from conformance.arrays import device_name, dtype_name
+
+Reply = dict[str, Any]
+
+
+class Server:
+    """Serves the requests of one run: load a backend, then call its operations."""
+
+    def __init__(self) -> None:
+        self.backend: Any = None
+        self.hooks: Any = None
+        self.device = "cpu"
+
+    def load(self, what: str, device: str, operations: list[str]) -> Reply:
+        """Import the backend and tell what it provides."""
+        self.backend = loading.load(what)
+        self.hooks = loading.hooks(self.backend)
+        self.device = device
+        return {
+            "name": str(getattr(self.backend, "name", what)),
+            "provided": loading.provided(self.backend, operations),
+            "options": dict(getattr(self.backend, "options", {})),
+        }
+
+    def round_trip(self, x: np.ndarray, dtype: str) -> Reply:
+        """Convert an array to the backend's library and back."""
+        converted = self.hooks.asarray(x, dtype, self.device)
+        back = self.hooks.to_numpy(converted)
+        return {"result": np.asarray(back), "dtype": dtype_name(converted, back)}
+
+    def call(
+        self, operation: str, arguments: dict[str, np.ndarray], options: dict[str, Any], dtype: str, layout: str
+    ) -> Reply:
+        """Call an operation and tell its result, and which arguments it changed."""
+        arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
+        result = getattr(self.backend, operation)(*arrays.values(), **options)
+        back = self._read(operation, result)
+        changed = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
+        return {
+            "result": back,
+            "dtype": dtype_name(result, back),
+            "device": device_name(result),
+            "changed": changed,
+        }
+
+    def gradients(
+        self,
+        operation: str,
+        arguments: dict[str, np.ndarray],
+        options: dict[str, Any],
+        dtype: str,
+        names: list[str],
+        cotangent: np.ndarray,
+    ) -> Reply:
+        """Differentiate Σ cotangent · operation with respect to the named arguments."""
+        arrays = {name: self._array(x, dtype, "plain") for name, x in arguments.items()}
+
+        def function(*leaves: Any) -> Any:
+            given = {**arrays, **dict(zip(names, leaves, strict=True))}
+            return getattr(self.backend, operation)(*given.values(), **options)
+
+        found = self.hooks.gradient(function, [arrays[name] for name in names], cotangent)
+        return {"gradients": {n: self.hooks.to_numpy(g) for n, g in zip(names, found, strict=True)}}
+
+    def _array(self, x: np.ndarray, dtype: str, layout: str) -> Any:
+        dtype = dtype if x.dtype == np.float64 else str(x.dtype)
+        if layout == "plain" or x.ndim == 0:
+            return self.hooks.asarray(x, dtype, self.device)
+        spread = self.hooks.asarray(np.repeat(x, 2, axis=-1), dtype, self.device)
+        view = spread[..., ::2]
+        if isinstance(view, np.ndarray):
+            view.flags.writeable = False
+        return view
+
+    def _read(self, operation: str, result: Any) -> np.ndarray:
+        try:
+            return np.asarray(self.hooks.to_numpy(result))
+        except TypeError as error:
+            raise WrongResult(f"{operation} returned the wrong kind of object: {error}") from error
+
+    def _same(self, array: Any, x: np.ndarray) -> bool:
+        after = np.asarray(self.hooks.to_numpy(array))
+        return np.array_equal(after, x, equal_nan=x.dtype == np.float64)
+
+
+class WrongResult(Exception):
+    """The result is no array of the backend's library."""
+
+
+def answer(function: Callable[..., Reply], arguments: dict[str, Any]) -> Reply:
+    """Call a method of the server; whatever it raises becomes a reply."""
+    try:
+        return {"status": "ok", **function(**arguments)}
+    except loading.LoadError as error:
+        return {"status": "load", "message": str(error)}
+    except WrongResult as error:
+        return {"status": "wrong result", "message": str(error)}
+    except NotImplementedError as error:
+        return {"status": "limited", "message": str(error)}
+    except BaseException as error:  # a backend may raise anything, SystemExit included
+        return {"status": "raised", "message": _summary(error), "where": _where(error)}
+
+
+def _summary(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _where(error: BaseException) -> str:
+    """The last place of the traceback that is the backend's, not the suite's."""
+    here = Path(__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != here]
+    frames = [f for f in frames if not f.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def main() -> None:
+    """Serve requests until the standard input ends."""
+    faulthandler.enable()
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    server = Server()
+    while True:
+        try:
+            method, arguments = pickle.load(requests)
+        except EOFError:
+            return
+        pickle.dump(answer(getattr(server, method), arguments), replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Checks of arguments at the public boundary.
+
+Every message names the argument, says what came and what was expected; the exception is ValueError.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from reference.numbers import Array, Mask
+
+
+def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Array:
+    """Check an array of real numbers and return it as float64 (or as the objects that it holds).
+
+    `shape` has None where any length is right; `like` names what the lengths have to agree with.
+    """
+    try:
+        array = np.asarray(x)
+        array = array if array.dtype == object else array.astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers, got {_describe(x)}") from error
+    _check_shape(name, array.shape, shape, like)
+    return array
+
+
+def mask_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Mask:
+    """Check a boolean mask: True at the tokens that take part."""
+    array = np.asarray(x)
+    if array.dtype != bool:
+        raise ValueError(f"{name} must be boolean (True at tokens that take part), got dtype {array.dtype}")
+    _check_shape(name, array.shape, shape, like)
+    return array
+
+
+def unit_interval(name: str, x: Any) -> None:
+    """Check a hyper-parameter that lies in [0, 1]; balls and symbols pass."""
+    if _is_number(name, x) and not 0.0 <= x <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {x!r}")
+
+
+def open_unit_interval(name: str, x: Any) -> None:
+    """Check a number that lies strictly between 0 and 1; balls and symbols pass."""
+    if _is_number(name, x) and not 0.0 < x < 1.0:
+        raise ValueError(f"{name} must lie strictly between 0 and 1, got {x!r}")
+
+
+def non_negative(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite and at least 0; balls and symbols pass."""
+    if _is_number(name, x) and not 0.0 <= x < np.inf:
+        raise ValueError(f"{name} must be finite and at least 0, got {x!r}")
+
+
+def integer(name: str, x: Any, at_least: int) -> None:
+    """Check an integer hyper-parameter with a lower bound."""
+    if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer) or x < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {x!r}")
+
+
+def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
+    """Check an option that takes one of a few names."""
+    if x not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {x!r}")
+
+
+def _is_number(name: str, x: Any) -> bool:
+    """Whether x is a plain number (True), a ball or symbol (False), or nothing of the kind (an error)."""
+    if isinstance(x, bool | np.bool_ | str | bytes | type(None) | np.ndarray | list | tuple):
+        raise ValueError(f"{name} must be a number, got {_describe(x)}")
+    return isinstance(x, int | float | np.integer | np.floating)
+
+
+def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int | None, ...], like: str) -> None:
+    agrees = len(got) == len(expected) and all(e in (None, g) for g, e in zip(got, expected, strict=True))
+    if not agrees:
+        lengths = ", ".join("any" if e is None else str(e) for e in expected)
+        reason = f" to agree with {like}" if like else ""
+        raise ValueError(f"{name} must have shape ({lengths}){reason}, got {got}")
+
+
+def _describe(x: Any) -> str:
+    if isinstance(x, np.ndarray):
+        return f"an array of dtype {x.dtype}"
+    return f"{type(x).__name__} {x!r}"[:80]

@@ -1,0 +1,191 @@
+"""Elementary functions that run on floats, on balls, on dyadic rationals and on symbols.
+
+A formula that does its arithmetic with ``+ - * /``, NumPy's shape functions and the functions of this
+module, and never branches in Python on a value, runs unchanged on
+
+========================  ==========================  ============================================
+array of                  what comes out              what it is for
+========================  ==========================  ============================================
+float64                   float64                     to compute
+:class:`balls.Ball`       a certified enclosure       to know what a correct backend may answer
+:class:`dyadics.Dyadic`   an exact rational or None   to know where a backend must answer exactly
+``sympy.Expr``            the formula itself          to prove it
+========================  ==========================  ============================================
+
+The number system is that of the arguments: the functions below look at the element type, nowhere else.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sympy
+
+from reference.numbers import balls, dyadics, floats, symbols
+
+Array = npt.NDArray[np.float64]
+"""A float64 array; at run time also an object array of balls, dyadic rationals or SymPy expressions."""
+
+Mask = npt.NDArray[np.bool_]
+"""True where a token takes part. Masks and shapes are always concrete, in every number system."""
+
+Scalar = float
+"""A hyper-parameter: a float, or one ball, dyadic rational or SymPy expression."""
+
+
+def system_of(*operands: Any) -> ModuleType:
+    """Tell the number system of the operands: the first that is not plain floats wins."""
+    for operand in operands:
+        element = operand
+        if isinstance(operand, np.ndarray):
+            if operand.dtype != object or operand.size == 0:
+                continue
+            element = operand.flat[0]
+        if isinstance(element, balls.Ball):
+            return balls
+        if isinstance(element, dyadics.Dyadic):
+            return dyadics
+        if isinstance(element, sympy.Basic):
+            return symbols
+    return floats
+
+
+def _elementwise(name: str, *operands: Any) -> Any:
+    system = system_of(*operands)
+    function = getattr(system, name)
+    if system is floats:
+        return function(*operands)
+    return np.frompyfunc(function, len(operands), 1)(*operands)
+
+
+def exp(x: Array) -> Array:
+    """Exponential."""
+    return _elementwise("exp", x)
+
+
+def expm1(x: Array) -> Array:
+    """exp(x) - 1, without cancellation near 0."""
+    return _elementwise("expm1", x)
+
+
+def log(x: Array) -> Array:
+    """Natural logarithm; x > 0."""
+    return _elementwise("log", x)
+
+
+def log1p(x: Array) -> Array:
+    """log(1 + x), without cancellation near 0; x > -1."""
+    return _elementwise("log1p", x)
+
+
+def sqrt(x: Array) -> Array:
+    """Square root; x >= 0."""
+    return _elementwise("sqrt", x)
+
+
+def square(x: Array) -> Array:
+    """x * x, which is never negative: a ball around 0 gives [0, ...], unlike ``x * x``."""
+    return _elementwise("square", x)
+
+
+def absolute(x: Array) -> Array:
+    """Absolute value."""
+    return _elementwise("absolute", x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), stable for every x."""
+    return _elementwise("sigmoid", x)
+
+
+def log_sigmoid(x: Array) -> Array:
+    """log(1 / (1 + exp(-x))), stable for every x."""
+    return _elementwise("log_sigmoid", x)
+
+
+def maximum(x: Array, y: Array) -> Array:
+    """The larger of the two, element by element."""
+    return _elementwise("maximum", x, y)
+
+
+def minimum(x: Array, y: Array) -> Array:
+    """The smaller of the two, element by element."""
+    return _elementwise("minimum", x, y)
+
+
+def clip(x: Array, low: Any, high: Any) -> Array:
+    """The point of [low, high] that is nearest to x."""
+    return minimum(maximum(x, low), high)
+
+
+def less(x: Array, y: Array) -> Any:
+    """x < y: a condition for :func:`where`. A comparison that balls cannot decide stays undecided."""
+    return _elementwise("less", x, y)
+
+
+def less_equal(x: Array, y: Array) -> Any:
+    """x <= y: a condition for :func:`where`. A comparison that balls cannot decide stays undecided."""
+    return _elementwise("less_equal", x, y)
+
+
+def where(condition: Any, x: Any, y: Any) -> Array:
+    """Select x where the condition holds and y elsewhere; undecided takes the hull of both.
+
+    A mask selects: what lies on the other side, NaN included, does not matter.
+    """
+    if isinstance(condition, np.ndarray) and condition.dtype == bool:
+        return np.where(condition, x, y)
+    return _elementwise("where", condition, x, y)
+
+
+def total(x: Array, axis: int | None = None) -> Array:
+    """Sum. On balls, an enclosure of what every order of summation may give."""
+    system = system_of(x)
+    if system is floats:
+        return np.asarray(np.sum(x, axis=axis))
+    if axis is None:
+        return np.asarray(system.total(list(x.flat)), dtype=object)[()]
+    rows = np.moveaxis(x, axis, -1)
+    sums = [system.total(list(rows[index])) for index in np.ndindex(rows.shape[:-1])]
+    result = np.empty(len(sums), dtype=object)
+    result[:] = sums
+    return result.reshape(rows.shape[:-1])
+
+
+def logsumexp(x: Array, axis: int = -1) -> Array:
+    """log Σ exp(x) along an axis, without overflow: the largest entry is taken out first.
+
+    Entries of -inf contribute nothing; at least one entry of each slice has to be finite.
+    """
+    largest = x.take(0, axis=axis)
+    for k in range(1, x.shape[axis]):
+        largest = maximum(largest, x.take(k, axis=axis))
+    return largest + log(total(exp(x - np.expand_dims(largest, axis)), axis=axis))
+
+
+def powers(base: Scalar, count: int) -> Array:
+    """The powers base⁰ ... base^(count-1), by repeated multiplication; 0⁰ is 1."""
+    system = system_of(base)
+    result = np.empty(count, dtype=float if system is floats else object)
+    power = system.number(1, base)
+    for k in range(count):
+        result[k] = power
+        power = power * base
+    return result
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Array:
+    """Zeros in the number system of `like`."""
+    return full(shape, 0, like)
+
+
+def full(shape: tuple[int, ...], value: float, like: Any) -> Array:
+    """An array filled with an exact constant, in the number system of `like`."""
+    system = system_of(like)
+    if system is floats:
+        return np.full(shape, float(value))
+    element = like.flat[0] if isinstance(like, np.ndarray) else like
+    result = np.empty(shape, dtype=object)
+    result[...] = system.number(value, element)
+    return result

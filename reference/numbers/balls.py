@@ -1,0 +1,278 @@
+"""The number system of balls: certified enclosures, with or without the rounding of a dtype.
+
+A ball is an interval with a certified radius (FLINT's `arb`; Johansson, IEEE Trans. Comput. 66, 2017).
+Without a :class:`Rounding` it encloses the exact result of a formula. With one, every operation also
+widens its result by what a dtype may lose there, so that the ball ends as the set of answers that the
+formula can give in that precision, whatever the library rounds and in whatever order it sums.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flint
+import numpy as np
+from flint import arb
+
+from reference.numbers.formats import Format
+
+PRECISION_BITS = 160
+"""Working precision: the radius that FLINT itself adds is then far below any dtype's unit roundoff."""
+
+flint.ctx.prec = max(flint.ctx.prec, PRECISION_BITS)
+
+ZERO = arb(0)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What one operation may lose: `factor` unit roundoffs, relative, and one subnormal spacing."""
+
+    format: Format
+    factor: float
+
+    @property
+    def relative(self) -> arb:
+        """The relative loss of one operation, as a ball around 0."""
+        return arb(0, self.factor * self.format.unit_roundoff)
+
+    @property
+    def absolute(self) -> arb:
+        """The absolute loss of one operation, as a ball around 0."""
+        return arb(0, self.format.subnormal)
+
+
+class Ball:
+    """An interval of the reals; arithmetic encloses, and widens by the rounding it was made with."""
+
+    __slots__ = ("absolute_loss", "relative_loss", "value")
+
+    def __init__(self, value: arb, relative_loss: arb | None = None, absolute_loss: arb = ZERO) -> None:
+        self.value = value
+        self.relative_loss = relative_loss
+        self.absolute_loss = absolute_loss
+
+    def rounded(self, value: arb, terms: int = 1, scale: arb | None = None) -> "Ball":
+        """Make a ball of the same rounding, widened by `terms` roundings of something as large as `scale`."""
+        if self.relative_loss is None or value.is_zero():
+            return Ball(value, self.relative_loss, self.absolute_loss)
+        scale = value.abs_upper() if scale is None else scale
+        loss = (scale * self.relative_loss + self.absolute_loss) * terms
+        return Ball(value + loss, self.relative_loss, self.absolute_loss)
+
+    def __add__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(self.value + y)
+
+    def __sub__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(self.value - y)
+
+    def __rsub__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(y - self.value)
+
+    def __mul__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(self.value * y)
+
+    def __truediv__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(self.value / y)
+
+    def __rtruediv__(self, other: Any) -> "Ball":
+        y = _value(other)
+        return NotImplemented if y is None else self.rounded(y / self.value)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Ball":
+        return Ball(-self.value, self.relative_loss, self.absolute_loss)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula must not branch on a value: use reference.numbers.where")
+
+    def __repr__(self) -> str:
+        return f"Ball({self.value.str(20)})"
+
+
+def array(x: Any, rounding: Rounding | None = None, perturbation: float = 0.0) -> Any:
+    """Turn float64 values (an array or one scalar) into balls.
+
+    Parameters
+    ----------
+    x : array_like of float
+        Midpoints, exact.
+    rounding : Rounding or None
+        What every operation on these balls may lose.
+    perturbation : float
+        Relative radius of the balls: how far the input itself may be off.
+    """
+    losses: tuple[Any, ...] = () if rounding is None else (rounding.relative, rounding.absolute)
+    values = np.asarray(x, dtype=np.float64)
+    result = np.empty(values.shape, dtype=object)
+    for index in np.ndindex(values.shape):
+        middle = float(values[index])
+        finite = middle - middle == 0.0
+        value = arb(middle, abs(middle) * perturbation) if finite else _special(middle)
+        result[index] = Ball(value, *losses)
+    return result if values.ndim else result[()]
+
+
+def number(value: Any, like: Ball) -> Ball:
+    """Turn an exact constant into a ball of the same rounding."""
+    return Ball(arb(value), like.relative_loss, like.absolute_loss)
+
+
+def exp(x: Ball) -> Ball:
+    """Exponential; the roundings that x brings are widened by the function itself."""
+    return _monotone(x, arb.exp)
+
+
+def expm1(x: Ball) -> Ball:
+    """exp(x) - 1."""
+    return _monotone(x, arb.expm1)
+
+
+def log(x: Ball) -> Ball:
+    """Natural logarithm; what of the ball lies below 0 is outside the domain and is left out."""
+    return _monotone(x, arb.log, lowest=ZERO)
+
+
+def log1p(x: Ball) -> Ball:
+    """log(1 + x); what of the ball lies below -1 is outside the domain and is left out."""
+    return _monotone(x, arb.log1p, lowest=arb(-1))
+
+
+def sqrt(x: Ball) -> Ball:
+    """Square root; what of the ball lies below 0 is outside the domain and is left out."""
+    return _monotone(x, arb.sqrt, lowest=ZERO)
+
+
+def square(x: Ball) -> Ball:
+    """x squared."""
+    if x.value.is_exact():
+        return x.rounded(x.value * x.value)
+    low, high = x.value.abs_lower(), x.value.abs_upper()
+    return x.rounded(_hull(low * low, high * high))
+
+
+def absolute(x: Ball) -> Ball:
+    """Absolute value; exact in every format."""
+    if x.value.is_exact():
+        return _exact(x, abs(x.value))
+    return _exact(x, _hull(x.value.abs_lower(), x.value.abs_upper()))
+
+
+def sigmoid(x: Ball) -> Ball:
+    """1 / (1 + exp(-x))."""
+    return _monotone(x, _sigmoid)
+
+
+def log_sigmoid(x: Ball) -> Ball:
+    """log(1 / (1 + exp(-x)))."""
+    return _monotone(x, _log_sigmoid)
+
+
+def maximum(x: Any, y: Any) -> Ball:
+    """The larger of the two; exact in every format. Where undecided, the set of both answers."""
+    ball, a, b = _operands(x, y)
+    return _exact(ball, _extreme(max, a, b))
+
+
+def minimum(x: Any, y: Any) -> Ball:
+    """The smaller of the two; exact in every format. Where undecided, the set of both answers."""
+    ball, a, b = _operands(x, y)
+    return _exact(ball, _extreme(min, a, b))
+
+
+def less(x: Any, y: Any) -> bool | None:
+    """x < y, None where the balls cannot decide."""
+    _, a, b = _operands(x, y)
+    return True if a < b else (False if a >= b else None)
+
+
+def less_equal(x: Any, y: Any) -> bool | None:
+    """x <= y, None where the balls cannot decide."""
+    _, a, b = _operands(x, y)
+    return True if a <= b else (False if a > b else None)
+
+
+def where(condition: bool | None, x: Any, y: Any) -> Ball:
+    """x or y; the hull of both where the condition is undecided."""
+    ball, a, b = _operands(x, y)
+    if condition is None:
+        return _exact(ball, _hull(a, b))
+    return _exact(ball, a if condition else b)
+
+
+def total(terms: list[Any]) -> Ball:
+    """Sum: n terms in any order lose at most n - 1 roundings of the sum of their absolute values.
+
+    Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 4.2. Terms that are
+    exactly 0 cost nothing, so padding a sum with zeros changes nothing.
+    """
+    balls = [term for term in terms if isinstance(term, Ball) and not term.value.is_zero()]
+    if not balls:
+        return terms[0]
+    exact = sum((ball.value for ball in balls[1:]), balls[0].value)
+    scale = sum((ball.value.abs_upper() for ball in balls[1:]), balls[0].value.abs_upper())
+    return _exact(balls[0], exact) if len(balls) == 1 else balls[0].rounded(exact, len(balls) - 1, scale)
+
+
+def _monotone(x: Ball, function: Callable[[arb], arb], lowest: arb | None = None) -> Ball:
+    """The image of an interval under an increasing function is the hull of the images of its ends."""
+    if x.value.is_exact():
+        return x.rounded(function(x.value))
+    low, high = x.value.lower(), x.value.upper()
+    if lowest is not None and low < lowest and high >= lowest:
+        low = lowest
+    return x.rounded(_hull(function(low), function(high)))
+
+
+def _sigmoid(x: arb) -> arb:
+    return 1 / (1 + (-x).exp()) if x > 0 else x.exp() / (1 + x.exp())
+
+
+def _log_sigmoid(x: arb) -> arb:
+    return -((-x).exp().log1p()) if x > 0 else x - x.exp().log1p()
+
+
+def _extreme(choose: Callable[[arb, arb], arb], a: arb, b: arb) -> arb:
+    """The range of max or min over two intervals, end by end."""
+    if a.is_exact() and b.is_exact():
+        return choose(a, b)
+    return _hull(choose(a.lower(), b.lower()), choose(a.upper(), b.upper()))
+
+
+def _hull(a: arb, b: arb) -> arb:
+    if a.is_exact() and b.is_exact() and a == b:
+        return a
+    return a.union(b)
+
+
+def _exact(like: Ball, value: arb) -> Ball:
+    return Ball(value, like.relative_loss, like.absolute_loss)
+
+
+def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:
+    ball = x if isinstance(x, Ball) else y
+    a, b = _value(x), _value(y)
+    if a is None or b is None:
+        raise TypeError(f"expected balls or numbers, got {type(x).__name__} and {type(y).__name__}")
+    return ball, a, b
+
+
+def _value(x: Any) -> arb | None:
+    if isinstance(x, Ball):
+        return x.value
+    if isinstance(x, int | float | np.integer | np.bool_):
+        return arb(float(x)) if abs(x) != np.inf else _special(float(x))
+    return None
+
+
+def _special(x: float) -> arb:
+    if x != x:
+        return arb.nan()
+    return arb.pos_inf() if x > 0 else arb.neg_inf()

@@ -1,0 +1,32 @@
+"""The number system of float64 arrays: NumPy, with the few functions it lacks."""
+
+from typing import Any
+
+import numpy as np
+
+exp, expm1, log, log1p, sqrt, square, absolute = (
+    np.exp,
+    np.expm1,
+    np.log,
+    np.log1p,
+    np.sqrt,
+    np.square,
+    np.abs,
+)
+maximum, minimum, less, less_equal, where = np.maximum, np.minimum, np.less, np.less_equal, np.where
+
+
+def number(value: float, _like: Any) -> float:
+    """Turn a constant into a number of this system."""
+    return float(value)
+
+
+def log_sigmoid(x: Any) -> Any:
+    """log(1 / (1 + exp(-x))) = min(x, 0) - log1p(exp(-|x|))."""
+    return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), from the side on which exp does not overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(np.less(x, 0.0), small, 1.0) / (1.0 + small)

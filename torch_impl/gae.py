@@ -1,0 +1,244 @@
+"""Returns and advantages: TD errors, n-step advantages, GAE, λ-returns, discounted returns, whitening.
+
+Shapes: B rows, T positions; `mask` is True at the tokens that are time steps, with holes anywhere. Inputs
+under mask False do not matter, NaN included; outputs there are 0. float16 and bfloat16 inputs are
+computed in float32 and rounded once at the end. The definitions are those of the chapter `gae` of the spec.
+"""
+
+import torch
+from torch import Tensor
+
+from torch_impl import checks
+
+
+def td_errors(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
+    """TD errors δ_t = r_t + γ V_{t+1} - V_t over the active tokens of each row.
+
+    Clause: `gae.td-error`.
+
+    Parameters
+    ----------
+    rewards, values : (B, T) floating
+        Reward of each token and value of the state before it, in reward units.
+    mask : (B, T) bool
+        True at the tokens of the episode.
+    bootstrap_value : (B,) floating
+        Value of the state after the last active token: 0 if the episode terminated there.
+    gamma : float in [0, 1]
+        Discount.
+
+    Returns
+    -------
+    (B, T)
+        δ at active positions, 0 elsewhere, in the dtype of `rewards`.
+
+    Raises
+    ------
+    ValueError
+        For γ outside [0, 1], shapes that disagree, or a mask that is not boolean.
+    """
+    _check_rows(rewards, values, mask, bootstrap_value, gamma)
+    errors = _td_errors(_widen(rewards), _widen(values), mask, _widen(bootstrap_value), gamma)
+    return errors.to(rewards.dtype)
+
+
+def n_step_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float, n: int
+) -> Tensor:
+    """n-step advantages Σ_{l<n} γ^l r_{t+l} + γ^n V_{t+n} - V_t; near the end n is what is left.
+
+    Clause: `gae.n-step`. Arguments and errors as for :func:`td_errors`, and n, an integer of at least 1.
+    """
+    checks.integer("n", n, at_least=1)
+    _check_rows(rewards, values, mask, bootstrap_value, gamma)
+    batch, width = rewards.shape
+    steps_onward = torch.cat([_next_active(mask), torch.full_like(mask[:, :1], width, dtype=torch.long)], dim=1)
+    reward_at = torch.cat([_select(mask, _widen(rewards)), torch.zeros_like(_widen(rewards[:, :1]))], dim=1)
+    value_at = torch.cat([_select(mask, _widen(values)), _widen(bootstrap_value)[:, None]], dim=1)
+    position = torch.arange(width, device=mask.device).expand(batch, width)
+    discount = torch.ones_like(reward_at[:, :-1])
+    advantages = -value_at[:, :-1]
+    for _ in range(min(n, width)):
+        advantages = advantages + discount * reward_at.gather(1, position)
+        discount = torch.where(position < width, discount * gamma, discount)
+        position = steps_onward.gather(1, position)
+    advantages = advantages + discount * value_at.gather(1, position)
+    return _select(mask, advantages).to(rewards.dtype)
+
+
+@torch.no_grad()
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_value: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    masked: str = "skip",
+) -> Tensor:
+    """Generalised advantages A_t = δ_t + γλ A_{t+1}; a constant: no gradient flows through it.
+
+    Clauses: `gae.backward-recursion`, `gae.mask`, `contract.constants`.
+
+    Parameters
+    ----------
+    rewards, values, mask, bootstrap_value, gamma
+        As for :func:`td_errors`.
+    lam : float in [0, 1]
+        Weight λ of longer n-step advantages.
+    masked : "skip" or "zero"
+        Whether masked positions before a row's last active one are deleted, or are time steps with
+        reward and value 0.
+
+    Returns
+    -------
+    (B, T)
+        Advantages at active positions, 0 elsewhere, in the dtype of `rewards`.
+
+    Raises
+    ------
+    ValueError
+        For γ or λ outside [0, 1], an unknown `masked`, shapes that disagree, a mask that is not boolean.
+    """
+    return _advantages(rewards, values, mask, bootstrap_value, gamma, lam, masked).to(rewards.dtype)
+
+
+@torch.no_grad()
+def lambda_returns(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_value: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    masked: str = "skip",
+) -> Tensor:
+    """λ-returns A_t + V_t; a constant: no gradient flows through it.
+
+    Clause: `gae.lambda-return`. Arguments, result and errors as for :func:`gae`.
+    """
+    advantages = _advantages(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+    return (advantages + _select(mask, _widen(values))).to(rewards.dtype)
+
+
+def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
+    """Discounted returns G_t = r_t + γ G_{t+1}, from G_N = the bootstrap value.
+
+    Clause: `gae.lambda-one`. Arguments and errors as for :func:`td_errors`; without values.
+    """
+    _check_rows(rewards, rewards, mask, bootstrap_value, gamma)
+    returns = _scan(_widen(rewards), mask, gamma, _widen(bootstrap_value))
+    return returns.to(rewards.dtype)
+
+
+def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, eps: float = 1e-8) -> Tensor:
+    """Whitened x: (x - mean) / √(var + eps), with the mean and variance of all active positions.
+
+    Clause: `gae.whitening`.
+
+    Parameters
+    ----------
+    x : (B, T) floating
+        Advantages or any other numbers.
+    mask : (B, T) bool
+        True at the positions that count, all rows together.
+    shift_mean : bool
+        False adds the mean back after the division.
+    ddof : int
+        0 divides the sum of squares by the count, 1 by the count less one.
+    eps : float, at least 0
+        Added to the variance, inside the root; squared units of x.
+
+    Returns
+    -------
+    (B, T)
+        Whitened x at active positions, 0 elsewhere; 0 everywhere when the count is at most `ddof`.
+
+    Raises
+    ------
+    ValueError
+        For a negative eps or ddof, shapes that disagree, or a mask that is not boolean.
+    """
+    checks.floating("x", x, (None, None))
+    checks.boolean("mask", mask, tuple(x.shape), like="x")
+    checks.integer("ddof", ddof, at_least=0)
+    checks.non_negative("eps", eps)
+    count = mask.sum()
+    # Distances from one of the active values: equal values are then exactly 0 apart, and a large
+    # common offset costs no digits.
+    origin = _widen(x).flatten()[mask.flatten().int().argmax()]
+    distance = _select(mask, _widen(x) - origin)
+    mean = distance.sum() / count.clamp(min=1)
+    centred = _select(mask, distance - mean)
+    variance = centred.square().sum() / (count - ddof).clamp(min=1)
+    whitened = centred / torch.sqrt(variance + eps)
+    if not shift_mean:
+        whitened = whitened + mean + origin
+    return _select(mask & (count > ddof), whitened).to(x.dtype)
+
+
+def _advantages(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_value: Tensor,
+    gamma: float,
+    lam: float,
+    masked: str,
+) -> Tensor:
+    """Advantages in the dtype of the computation."""
+    checks.choice("masked", masked, ("skip", "zero"))
+    checks.unit_interval("lam", lam)
+    _check_rows(rewards, values, mask, bootstrap_value, gamma)
+    rewards, values = _select(mask, _widen(rewards)), _select(mask, _widen(values))
+    steps = mask if masked == "skip" else mask.flip(1).cumsum(1).flip(1) > 0
+    errors = _td_errors(rewards, values, steps, _widen(bootstrap_value), gamma)
+    return _select(mask, _scan(errors, steps, gamma * lam, torch.zeros_like(errors[:, 0])))
+
+
+def _td_errors(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> Tensor:
+    with_bootstrap = torch.cat([_select(mask, values), bootstrap_value[:, None]], dim=1)
+    next_values = with_bootstrap.gather(1, _next_active(mask))
+    return _select(mask, rewards + gamma * next_values - values)
+
+
+def _scan(x: Tensor, mask: Tensor, discount: float, last: Tensor) -> Tensor:
+    """S_t = x_t + discount · S of the next active position, from `last` behind the row's end."""
+    sums = torch.zeros_like(x)
+    following = last
+    for t in reversed(range(x.shape[1])):
+        following = torch.where(mask[:, t], x[:, t] + discount * following, following)
+        sums[:, t] = following
+    return _select(mask, sums)
+
+
+def _next_active(mask: Tensor) -> Tensor:
+    """Index of the next active position after each position, T where there is none. Shape (B, T)."""
+    width = mask.shape[1]
+    own = torch.where(mask, torch.arange(width, device=mask.device), width)
+    from_here_on = own.flip(1).cummin(1).values.flip(1)
+    return torch.cat([from_here_on[:, 1:], torch.full_like(from_here_on[:, :1], width)], dim=1)
+
+
+def _select(mask: Tensor, x: Tensor) -> Tensor:
+    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Move half-precision inputs to float32, the dtype of the computation."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _check_rows(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float
+) -> None:
+    """Check the arguments that most functions share."""
+    checks.unit_interval("gamma", gamma)
+    checks.floating("rewards", rewards, (None, None))
+    shape = tuple(rewards.shape)
+    checks.floating("values", values, shape, like="rewards")
+    checks.boolean("mask", mask, shape, like="rewards")
+    checks.floating("bootstrap_value", bootstrap_value, shape[:1], like="rewards")
