@@ -31,7 +31,9 @@ class NumpyArrays:
             raise TypeError(f"expected a NumPy array, got {_kind(x)}")
         return np.asarray(x)
 
-    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+    def gradient(
+        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+    ) -> list[Any]:
         """NumPy does not differentiate."""
         raise NotImplementedError("a NumPy backend offers no gradients")
 
@@ -55,7 +57,9 @@ class TorchArrays:
         x = x.detach().cpu()
         return np.asarray((x.double() if x.is_floating_point() else x).numpy())
 
-    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+    def gradient(
+        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+    ) -> list[Any]:
         """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
         leaves = [x.detach().clone().requires_grad_(True) for x in arrays]
         result = function(*leaves)
@@ -86,7 +90,9 @@ class JaxArrays:
         floating = self.jax.numpy.issubdtype(x.dtype, self.jax.numpy.floating)
         return np.asarray(x, dtype=np.float64) if floating else np.asarray(x)
 
-    def gradient(self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray) -> list[Any]:
+    def gradient(
+        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+    ) -> list[Any]:
         """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
         result, pull_back = self.jax.vjp(function, *arrays)
         return list(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)))
@@ -106,4 +112,8 @@ def device_name(x: Any) -> str:
 
 
 def _kind(x: Any) -> str:
-    return "None (is a return missing?)" if x is None else f"a {type(x).__module__}.{type(x).__qualname__}".replace("builtins.", "Python ")
+    return (
+        "None (is a return missing?)"
+        if x is None
+        else f"a {type(x).__module__}.{type(x).__qualname__}".replace("builtins.", "Python ")
+    )

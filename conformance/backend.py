@@ -240,7 +240,9 @@ class Backend:
     def _lose(self, operation: str, what_happened: str, arguments: dict[str, Any]) -> Any:
         self.close()
         shapes = {k: v.shape for k, v in arguments.get("arguments", {}).items()}
-        message = f"{operation} {what_happened}, called with shapes {shapes}, options {arguments.get('options')}"
+        message = (
+            f"{operation} {what_happened}, called with shapes {shapes}, options {arguments.get('options')}"
+        )
         self.out_of_service[operation] = message
         raise OutOfService(message)
 

@@ -5,8 +5,9 @@ walks towards a small batch of zeros and ones. Which region an input comes from 
 each test names its regions, and each region has a recipe here that produces it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,7 +16,7 @@ import numpy as np
 from conformance.protocol import OPERATIONS, Operation
 from reference.numbers.formats import FORMATS, Format
 
-MAX_ROWS, MAX_TOKENS = 8, 64
+MAX_ROWS, MAX_TOKENS, MAX_GENERIC_TOKENS = 8, 24, 64
 
 Limits = Mapping[str, tuple[Any, ...]]
 """The values that a backend takes of the options which it cannot vary freely."""
@@ -45,6 +46,7 @@ class Case:
 EXACT_VALUES = (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, -0.5, 4.0, 0.25, -3.0, -4.0, 8.0, 1.5, -0.25, -8.0)
 
 
+@cache
 def nasty_values(form: Format) -> tuple[float, ...]:
     """Values ordered from simple to nasty, each a number of the format; up to 10⁴, or what squares there."""
     ulp = 2 * form.unit_roundoff
@@ -94,113 +96,101 @@ def cases(
     dtype: str,
     limits: Limits | None = None,
     fixed: dict[str, Any] | None = None,
+    max_tokens: int = MAX_TOKENS,
 ) -> Case:
     """Draw one call of an operation from a region, within what the backend can be called with."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
-    rows, tokens = draw(_shape(region))
-    numbers = _numbers(region, form)
+    rows, tokens = _shape(draw, region, max_tokens)
     arguments: dict[str, np.ndarray] = {}
     for argument in op.arguments:
         shape = tuple({"B": rows, "T": tokens}[letter] for letter in argument.shape)
         if argument.kind == "mask":
-            arguments[argument.name] = draw(_masks(region, shape))
+            arguments[argument.name] = _mask(draw, region, rows, tokens)
         else:
-            arguments[argument.name] = draw(numbers(shape))
+            arguments[argument.name] = _numbers(draw, region, form, shape)
     if "bootstrap_value" in arguments:
-        arguments["bootstrap_value"] = draw(_bootstrap(region, arguments["bootstrap_value"]))
-    options = draw(_options(op, region == "exact", limits or {}, fixed or {}))
+        arguments["bootstrap_value"] = _bootstrap(draw, region, arguments["bootstrap_value"])
+    options = _options(draw, op, region == "exact", limits or {}, fixed or {})
     return Case(operation, arguments, options, dtype, region, exact=region == "exact")
 
 
-def _shape(region: str) -> st.SearchStrategy[tuple[int, int]]:
-    rows, tokens = st.integers(1, MAX_ROWS), st.integers(1, MAX_TOKENS)
-    match region:
-        case "one-token":
-            return st.tuples(rows, st.just(1))
-        case "one-row":
-            return st.tuples(st.just(1), tokens)
-        case "square":
-            return rows.map(lambda n: (n, n))
-        case "holes":
-            return st.tuples(rows, st.integers(3, MAX_TOKENS))
-        case "empty-rows":
-            return st.tuples(st.integers(2, MAX_ROWS), tokens)
-        case _:
-            return st.tuples(rows, tokens)
+def _shape(draw: st.DrawFn, region: str, max_tokens: int) -> tuple[int, int]:
+    if region == "generic" and max_tokens == MAX_TOKENS:
+        max_tokens = MAX_GENERIC_TOKENS
+    rows = 1 if region == "one-row" else draw(_integers(2 if region == "empty-rows" else 1, MAX_ROWS))
+    if region == "square":
+        return rows, rows
+    tokens = 1 if region == "one-token" else draw(_integers(3 if region == "holes" else 1, max_tokens))
+    return rows, tokens
 
 
-def _numbers(region: str, form: Format) -> Callable[[tuple[int, ...]], st.SearchStrategy[np.ndarray]]:
+def _numbers(draw: st.DrawFn, region: str, form: Format, shape: tuple[int, ...]) -> np.ndarray:
     if region == "generic":
-        return lambda shape: st.builds(
-            lambda seed, scale, offset: form.round(
-                offset + scale * np.random.default_rng(seed).standard_normal(shape)
-            ),
-            st.integers(0, 2**32 - 1),
-            st.sampled_from((1.0, 0.01, 3.0)),
-            st.sampled_from((0.0, 2.0)),
-        )
+        rng = np.random.default_rng(draw(_integers(0, 2**32 - 1)))
+        scale, offset = draw(_choice(1.0, 0.01, 3.0)), draw(_choice(0.0, 2.0))
+        return form.round(offset + scale * rng.standard_normal(shape))
     table = np.array(EXACT_VALUES if region == "exact" else nasty_values(form))
-    return lambda shape: _bytes(shape).map(lambda b: table[b % len(table)])
+    return table[_bytes(draw, shape) % len(table)]
 
 
-def _masks(region: str, shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
-    rows, tokens = shape
+def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
+    """A mask of the region; in bytes, mostly True, with 0 (the simplest) True."""
     match region:
         case "nothing-active":
-            return st.just(np.zeros(shape, dtype=bool))
+            return np.zeros((rows, tokens), dtype=bool)
         case "one-active":
-            return st.integers(0, rows * tokens - 1).map(
-                lambda k: (np.arange(rows * tokens) == k).reshape(shape)
-            )
+            chosen = draw(_integers(0, rows * tokens - 1))
+            return (np.arange(rows * tokens) == chosen).reshape(rows, tokens)
         case "generic" | "terminated" | "truncated":
-            return st.lists(st.integers(1, tokens), min_size=rows, max_size=rows).map(
-                lambda n: np.arange(tokens) < np.array(n)[:, None]
-            )
-        case "holes":
-            return _bytes(shape).map(_with_holes)
-        case "empty-rows":
-            return st.tuples(_bytes(shape), st.integers(0, rows - 1)).map(lambda x: _with_empty_rows(*x))
-        case _:
-            return st.one_of(st.just(np.ones(shape, dtype=bool)), _bytes(shape).map(lambda b: b < 160))
-
-
-def _with_holes(b: np.ndarray) -> np.ndarray:
-    mask = b < 160
-    mask[:, 0], mask[:, 1], mask[:, -1] = True, False, True
+            return np.arange(tokens) < 1 + _bytes(draw, (rows,))[:, None] % tokens
+    drawn = _bytes(draw, (rows, tokens))
+    mask = drawn < 160
+    if region == "holes":
+        mask[:, 0], mask[:, 1], mask[:, -1] = True, False, True
+    elif region == "empty-rows":
+        full = draw(_integers(0, rows - 1))
+        mask &= drawn[:, :1] % 2 == 1
+        mask[full], mask[full - 1] = True, False
+    elif draw(_choice(True, False)):
+        mask[:] = True
     return mask
 
 
-def _with_empty_rows(b: np.ndarray, full: int) -> np.ndarray:
-    mask = (b < 160) & (b[:, :1] % 2 == 1)
-    mask[full], mask[full - 1] = True, False
-    return mask
-
-
-def _bootstrap(region: str, drawn: np.ndarray) -> st.SearchStrategy[np.ndarray]:
-    zeros = np.zeros_like(drawn)
-    match region:
-        case "terminated":
-            return st.just(zeros)
-        case "truncated":
-            return st.just(np.where(drawn == 0.0, 1.0, drawn))
-        case _:
-            return st.sampled_from((zeros, drawn))
+def _bootstrap(draw: st.DrawFn, region: str, drawn: np.ndarray) -> np.ndarray:
+    if region == "terminated" or (region != "truncated" and draw(_choice(True, False))):
+        return np.zeros_like(drawn)
+    return np.where(drawn == 0.0, 1.0, drawn) if region == "truncated" else drawn
 
 
 def _options(
-    operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
-) -> st.SearchStrategy[dict[str, Any]]:
-    choices = {}
+    draw: st.DrawFn, operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
+) -> dict[str, Any]:
+    options = {}
     for name in operation.options:
         values = OPTION_VALUES[name][0 if exact else 1]
         allowed = limits.get(name, values)
-        accepted = [v for v in values if v in allowed] or list(allowed)
-        choices[name] = st.just(fixed[name]) if name in fixed else st.sampled_from(accepted)
-    return st.fixed_dictionaries(choices)
+        accepted = tuple(v for v in values if v in allowed) or tuple(allowed)
+        options[name] = fixed[name] if name in fixed else draw(_choice(*accepted))
+    return options
 
 
-def _bytes(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
-    size = int(np.prod(shape))
-    return st.binary(min_size=size, max_size=size).map(
-        lambda raw: np.frombuffer(raw, dtype=np.uint8).reshape(shape)
-    )
+def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
+    whole = (MAX_ROWS, MAX_TOKENS)[: len(shape)]
+    raw = draw(_binary(int(np.prod(whole))))
+    return np.frombuffer(raw, dtype=np.uint8).reshape(whole)[tuple(map(slice, shape))]
+
+
+@cache
+def _integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+@cache
+def _binary(size: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=size, max_size=size)
+
+
+@lru_cache(maxsize=None, typed=True)  # typed: True is not 1
+def _choice(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(values)

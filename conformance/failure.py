@@ -5,8 +5,6 @@ import textwrap
 
 import pytest
 
-from spec.registry import Registry
-
 WIDTH = 110
 SENTENCE_LINES = 4
 
@@ -23,7 +21,16 @@ def story(item: pytest.Item, body: str, backend: str) -> str:
 
 def clause_lines(slug: str) -> list[str]:
     """The citation and the sentence of a clause."""
-    clause = Registry.load().clauses[slug]
+    try:
+        from spec.registry import Registry
+
+        Registry.load
+    except (ImportError, AttributeError):
+        return [slug]
+
+    clause = Registry.load().clauses.get(slug)
+    if clause is None:
+        return [slug]
     sentence = textwrap.wrap(f"{clause.normative}", WIDTH - 11)
     if len(sentence) > SENTENCE_LINES:
         sentence = [*sentence[: SENTENCE_LINES - 1], f"{sentence[SENTENCE_LINES - 1]} ..."]

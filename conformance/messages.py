@@ -7,7 +7,6 @@ import numpy as np
 
 from conformance.cases import OPTION_VALUES, Case
 from conformance.oracle import Permitted, judged, permitted
-from conformance.protocol import OPERATIONS
 
 MAX_NUMBERS = 40
 """An argument with more entries is shown as the call that shrinking stopped at, shortened."""
@@ -38,7 +37,9 @@ def mismatch(case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, 
 
 def explanations(case: Case, got: np.ndarray) -> list[str]:
     """Name the known variants that give exactly what was got, where the operation itself does not."""
-    return [f"this is what {label} gives" for label, variant in variants(case) if _agrees(variant, case, got)][:2]
+    return [
+        f"this is what {label} gives" for label, variant in variants(case) if _agrees(variant, case, got)
+    ][:2]
 
 
 def variants(case: Case) -> Iterator[tuple[str, Case]]:
@@ -50,12 +51,14 @@ def variants(case: Case) -> Iterator[tuple[str, Case]]:
     zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}
     for name, label in zeroed.items():
         if name in case.arguments and case.arguments[name].any():
-            yield f"{case.operation} with {label}", case.with_arguments(
-                **{name: np.zeros_like(case.arguments[name])}
+            yield (
+                f"{case.operation} with {label}",
+                case.with_arguments(**{name: np.zeros_like(case.arguments[name])}),
             )
     if "mask" in case.arguments and not case.arguments["mask"].all():
-        yield f"{case.operation} without the mask", case.with_arguments(
-            mask=np.ones_like(case.arguments["mask"])
+        yield (
+            f"{case.operation} without the mask",
+            case.with_arguments(mask=np.ones_like(case.arguments["mask"])),
         )
 
 
@@ -63,7 +66,7 @@ def _agrees(variant: Case, case: Case, got: np.ndarray) -> bool:
     """Whether a result lies in the permitted set of another call, at the positions of this one."""
     if not np.isfinite([got[i] for i in judged(case, got)]).all():
         return False
-    allowed = permitted(variant, OPERATIONS[case.operation].reference)
+    allowed = permitted(variant)
     return all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got))
 
 

@@ -16,7 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what to test: a FILE.py, a package.module, a package.module:Class, or a registered name "
         "(default: torch_impl)",
     )
-    group.addoption("--device", default="cpu", help="where the backend's arrays live, as its library names it")
+    group.addoption(
+        "--device", default="cpu", help="where the backend's arrays live, as its library names it"
+    )
     group.addoption(
         "--dtype",
         action="append",
@@ -46,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the suite's markers."""
     config.addinivalue_line("markers", "clauses(*slugs): the clauses of the spec that a test shows")
-    config.addinivalue_line("markers", "operations(*names): the operations that a conformance test is run for")
+    config.addinivalue_line(
+        "markers", "operations(*names): the operations that a conformance test is run for"
+    )
     if config.getoption("--report") and not config.option.xmlpath:
         config.option.xmlpath = f"{config.getoption('--report')}/junit.xml"

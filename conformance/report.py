@@ -47,13 +47,19 @@ class Verdict:
     def unsound(self, operation: str, dtype: str) -> str:
         """Tell whether the smoke check of an operation failed, so that the rest says nothing new."""
         failed = (r for r in self.results if r.smoke and r.outcome == "failed")
-        return "its smoke check failed" if any((r.operation, r.dtype) == (operation, dtype) for r in failed) else ""
+        return (
+            "its smoke check failed"
+            if any((r.operation, r.dtype) == (operation, dtype) for r in failed)
+            else ""
+        )
 
     def shortcomings(self) -> list[str]:
         """List what makes a run without a failed test a failure all the same."""
         asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
         executed = {r.operation for r in self.results if r.executed}
-        silent = [f"{name} is provided and none of its cases was executed" for name in sorted(asked - executed)]
+        silent = [
+            f"{name} is provided and none of its cases was executed" for name in sorted(asked - executed)
+        ]
         return silent or ([] if executed else ["nothing was executed"])
 
     def frame(self) -> pd.DataFrame:
@@ -73,19 +79,33 @@ class Verdict:
 
     def by_operation(self) -> pd.DataFrame:
         """Operation × dtype: tests by outcome, inputs executed of expected, worst distance, grade."""
-        results = pd.DataFrame([asdict(r) for r in self.results])
-        lines = [self._line(*key, group) for key, group in results.groupby(["operation", "dtype"], sort=False)]
+        results = pd.DataFrame([asdict(r) for r in self.results if r.outcome != "not provided"])
+        if results.empty:
+            return results
+        lines = [
+            self._line(*key, group) for key, group in results.groupby(["operation", "dtype"], sort=False)
+        ]
         return pd.DataFrame(lines).set_index("operation")
 
     def as_text(self) -> str:
         """Both tables, the limitations and the verdict in words."""
-        notes = [f"limited: {text}" for text in self.limitations()] + [f"FAIL: {s}" for s in self.shortcomings()]
-        parts = [_text(self.by_clause()), _text(self.by_operation()), "\n".join(notes), self.summary(), LEGEND]
+        notes = [f"limited: {text}" for text in self.limitations()] + [
+            f"FAIL: {s}" for s in self.shortcomings()
+        ]
+        parts = [
+            _text(self.by_clause()),
+            _text(self.by_operation()),
+            "\n".join(notes),
+            self.summary(),
+            LEGEND,
+        ]
         return "\n\n".join(part for part in parts if part)
 
     def summary(self) -> str:
         """The verdict in one sentence."""
-        counts = {o: sum(r.outcome == o for r in self.results) for o in ("passed", "failed", "limited", "not run")}
+        counts = {
+            o: sum(r.outcome == o for r in self.results) for o in ("passed", "failed", "limited", "not run")
+        }
         missing = {r.operation for r in self.results if r.outcome == "not provided"}
         good = not counts["failed"] and not self.shortcomings()
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
@@ -100,7 +120,9 @@ class Verdict:
             for operation, limits in self.limits.items()
             for option, values in limits.items()
         ]
-        refused = [f"{r.operation}: {r.limited} cases refused" for r in self.results if r.limited and r.executed]
+        refused = [
+            f"{r.operation}: {r.limited} cases refused" for r in self.results if r.limited and r.executed
+        ]
         return declared + sorted(set(refused))
 
     def write(self, folder: Path) -> None:
@@ -111,15 +133,14 @@ class Verdict:
 
     def _line(self, operation: str, dtype: str, group: pd.DataFrame) -> dict[str, Any]:
         counts = group.outcome.value_counts()
-        missing = (group.outcome == "not provided").all()
         return {
             "operation": operation,
             "dtype": dtype,
-            "verdict": "not provided" if missing else _cell(group.outcome),
-            **{o: "" if missing else str(counts.get(o, 0)) for o in ("passed", "failed", "limited", "not run")},
-            "executed/expected": "" if missing else f"{group.executed.sum()}/{group.expected.sum()}",
-            "worst distance": "" if missing else _number(group.worst_distance.max()),
-            "grade": "" if missing else _number(group.grade.max()),
+            "verdict": _cell(group.outcome),
+            **{o: str(counts.get(o, 0)) for o in ("passed", "failed", "limited", "not run")},
+            "executed/expected": f"{group.executed.sum()}/{group.expected.sum()}",
+            "worst distance": _number(group.worst_distance.max()),
+            "grade": _number(group.grade.max()),
         }
 
     def _as_json(self) -> dict[str, Any]:
@@ -136,7 +157,9 @@ class Verdict:
         }
 
     def _as_markdown(self) -> str:
-        failures = [f"### {r.test}\n\n```text\n{r.detail}\n```" for r in self.results if r.outcome == "failed"]
+        failures = [
+            f"### {r.test}\n\n```text\n{r.detail}\n```" for r in self.results if r.outcome == "failed"
+        ]
         notes = "\n".join(f"- limited: {text}" for text in self.limitations())
         versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
         parts = [

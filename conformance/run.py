@@ -1,5 +1,8 @@
 """What a test holds in its hands: calls of the backend, judged by the oracle and counted."""
 
+import math
+import pickle
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,17 +12,29 @@ import hypothesis
 import numpy as np
 
 from conformance.backend import Backend, BadCall, Limited
-from conformance.cases import Case, cases
+from conformance.cases import MAX_TOKENS, Case, cases
 from conformance.messages import as_code, mismatch
-from conformance.protocol import OPERATIONS
 from conformance.oracle import Permitted, grade, judged, permitted
+from conformance.protocol import OPERATIONS
 
-EXAMPLES = {"quick": 5, "default": 15, "thorough": 120}
+EXAMPLES = {"quick": 5, "default": 10, "thorough": 120}
 """Inputs tried in each region, by profile."""
+
+SHRINK_SECONDS = 1.5
+"""Time spent on making a failing input smaller; it decides how short a message gets, never a verdict."""
 
 
 class NonConformance(AssertionError):
-    """The backend breaks a clause; the message is the whole story."""
+    """The backend breaks a clause. The story is told at the end: shrinking raises this many times."""
+
+    def __init__(self, case: Case, tell: Callable[[], list[str]]) -> None:
+        super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
+        self.case = case
+        self.tell = tell
+
+    def story(self) -> str:
+        """The case as code, and what is wrong with it."""
+        return "\n".join([*as_code(self.case), *self.tell()])
 
 
 @dataclass
@@ -30,8 +45,14 @@ class Tally:
     executed: int = 0
     limited: int = 0
     limitations: set[str] = field(default_factory=set)
+    unclear: int = 0
+    """Relations between two calls that were left alone because the first call is wrong by itself."""
     worst_distance: float = 0.0
     grade: float = 0.0
+
+
+class Unclear(Exception):
+    """A relation between two calls says nothing, because the first is wrong by itself."""
 
 
 @dataclass
@@ -45,9 +66,15 @@ class Run:
     seed: int
     test: str
     tally: Tally = field(default_factory=Tally)
+    decided: bool = False
+    """Whether the case at hand has been judged: an unbounded permitted interval decides nothing."""
 
     def over(
-        self, regions: Iterable[str], check: Callable[[Case], None], **fixed: Any
+        self,
+        regions: Iterable[str],
+        check: Callable[[Case], None],
+        max_tokens: int = MAX_TOKENS,
+        **fixed: Any,
     ) -> None:
         """Draw cases from each region, options in `fixed` held, and check each; nothing is left to luck."""
         limits = self.backend.limits(self.operation)
@@ -57,16 +84,37 @@ class Run:
             if refused:
                 self._refuse(f"cannot be called with {', '.join(f'{n}={fixed[n]!r}' for n in refused)}")
                 continue
-            strategy = cases(self.operation, region, self.dtype, limits, fixed)
+            strategy = cases(self.operation, region, self.dtype, limits, fixed, max_tokens)
             self._hypothesis(region, strategy, check)
 
-    def conforms(self, case: Case, formula: Callable[..., Any] | None = None) -> None:
-        """Call the backend and demand that every specified element of the result is permitted."""
-        allowed = permitted(case, formula)
+    def count(self, check: Callable[[Case], None], case: Case) -> None:
+        """Check one case, and count it as executed when it was judged, as limited when it was refused."""
+        self.decided = False
+        try:
+            check(case)
+        except Limited as error:
+            self._refuse(str(error))
+        except Unclear:
+            self.tally.unclear += 1
+        self.tally.executed += self.decided
+
+    def conforms(self, case: Case, also: Callable[..., Any] | None = None) -> None:
+        """Call the backend and demand that every specified element of the result is permitted.
+
+        `also` is a formula that the spec says is equal: it demands the same answer where both are exact.
+        """
+        allowed = permitted(case, also)
         got = self.call(case)
         self.judge(case, got, allowed)
         if case.region == "generic":
-            self.tally.grade = max(self.tally.grade, grade(case, got, formula))
+            self.tally.grade = max(self.tally.grade, grade(case, got))
+
+    def permitted_base(self, case: Case) -> Permitted:
+        """The permitted set of a call that others are compared with; Unclear when it is wrong by itself."""
+        allowed, got = permitted(case), self.call(case)
+        if any(allowed.distance(i, float(got[i])) > 1.0 for i in judged(case, got)):
+            raise Unclear
+        return allowed
 
     def judge(self, case: Case, got: np.ndarray, allowed: Permitted) -> None:
         """Demand that every specified element of a result is permitted."""
@@ -75,10 +123,9 @@ class Run:
         if decided:
             worst = max(decided, key=lambda i: decided[i])
             if decided[worst] > 1.0:
-                self.fail(case, *mismatch(case, got, allowed, worst))
+                raise NonConformance(case, lambda: mismatch(case, got, allowed, worst))
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
-        if decided or not distances:
-            self.tally.executed += 1
+        self.decided |= bool(decided) or not distances
 
     def call(self, case: Case, layout: str = "plain") -> np.ndarray:
         """Call the backend; what is wrong with the call itself fails the test."""
@@ -105,11 +152,11 @@ class Run:
         """Count a property that was looked at, and fail with the story where it does not hold."""
         if not holds:
             self.fail(case, *story)
-        self.tally.executed += 1
+        self.decided = True
 
     def fail(self, case: Case, *story: str) -> Any:
         """Fail with the case as code and what is wrong."""
-        raise NonConformance("\n".join([*as_code(case), *story]))
+        raise NonConformance(case, lambda: list(story))
 
     def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None]) -> None:
         settings = hypothesis.settings(
@@ -121,15 +168,37 @@ class Run:
             verbosity=hypothesis.Verbosity.quiet,
         )
 
-        def example(case: Case) -> None:
-            try:
-                check(case)
-            except Limited as error:
-                self._refuse(str(error))
-
         seed = crc32(f"{self.seed} {self.test} {region}".encode())
-        hypothesis.seed(seed)(settings(hypothesis.given(case=strategy)(example)))()
+        example = Remembered(lambda case: self.count(check, case))
+        hypothesis.seed(seed)(settings(hypothesis.given(case=strategy)(example.run)))()
 
     def _refuse(self, reason: str) -> None:
         self.tally.limited += 1
         self.tally.limitations.add(reason)
+
+
+class Remembered:
+    """A check that stops looking for smaller failures after a while, and never forgets one it has seen.
+
+    Past the time, new inputs pass unseen, so that shrinking comes to its end; an input that has failed
+    fails again, as Hypothesis expects of it.
+    """
+
+    def __init__(self, check: Callable[[Case], None]) -> None:
+        self.check = check
+        self.failures: dict[bytes, NonConformance] = {}
+        self.until = math.inf
+
+    def run(self, case: Case) -> None:
+        """Check a case, or recall what became of it."""
+        key = pickle.dumps((case.arguments, case.options))
+        if key in self.failures:
+            raise self.failures[key]
+        if time.monotonic() > self.until:
+            return
+        try:
+            self.check(case)
+        except NonConformance as error:
+            self.until = min(self.until, time.monotonic() + SHRINK_SECONDS)
+            self.failures[key] = error
+            raise

@@ -47,7 +47,12 @@ class Server:
         return {"result": np.asarray(back), "dtype": dtype_name(converted, back)}
 
     def call(
-        self, operation: str, arguments: dict[str, np.ndarray], options: dict[str, Any], dtype: str, layout: str
+        self,
+        operation: str,
+        arguments: dict[str, np.ndarray],
+        options: dict[str, Any],
+        dtype: str,
+        layout: str,
     ) -> Reply:
         """Call an operation and tell its result, and which arguments it changed."""
         arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}

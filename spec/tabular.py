@@ -32,8 +32,7 @@ class Step:
 def state_value(process: Process, state: str, gamma: Any) -> sympy.Expr:
     """V(s) of the process's own policy."""
     return sum(
-        action.probability * action_value(process, state, k, gamma)
-        for k, action in enumerate(process[state])
+        action.probability * action_value(process, state, k, gamma) for k, action in enumerate(process[state])
     )
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch_impl import checks
 
 
-def td_errors(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
+def td_errors(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float
+) -> Tensor:
     """TD errors δ_t = r_t + γ V_{t+1} - V_t over the active tokens of each row.
 
     Clause: `gae.td-error`.
@@ -52,7 +54,9 @@ def n_step_advantages(
     checks.integer("n", n, at_least=1)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
     batch, width = rewards.shape
-    steps_onward = torch.cat([_next_active(mask), torch.full_like(mask[:, :1], width, dtype=torch.long)], dim=1)
+    steps_onward = torch.cat(
+        [_next_active(mask), torch.full_like(mask[:, :1], width, dtype=torch.long)], dim=1
+    )
     reward_at = torch.cat([_select(mask, _widen(rewards)), torch.zeros_like(_widen(rewards[:, :1]))], dim=1)
     value_at = torch.cat([_select(mask, _widen(values)), _widen(bootstrap_value)[:, None]], dim=1)
     position = torch.arange(width, device=mask.device).expand(batch, width)
@@ -166,16 +170,15 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = mask.sum()
-    # Distances from one of the active values: equal values are then exactly 0 apart, and a large
-    # common offset costs no digits.
-    origin = _widen(x).flatten()[mask.flatten().int().argmax()]
-    distance = _select(mask, _widen(x) - origin)
-    mean = distance.sum() / count.clamp(min=1)
-    centred = _select(mask, distance - mean)
+    mean = _select(mask, _widen(x)).sum() / count.clamp(min=1)
+    distance = _select(mask, _widen(x) - mean)
+    # The rounded mean is a little off, and equal values would keep what it is off by: take that out too.
+    correction = distance.sum() / count.clamp(min=1)
+    centred = _select(mask, distance - correction)
     variance = centred.square().sum() / (count - ddof).clamp(min=1)
     whitened = centred / torch.sqrt(variance + eps)
     if not shift_mean:
-        whitened = whitened + mean + origin
+        whitened = whitened + (mean + correction)
     return _select(mask & (count > ddof), whitened).to(x.dtype)
 
 
@@ -198,7 +201,9 @@ def _advantages(
     return _select(mask, _scan(errors, steps, gamma * lam, torch.zeros_like(errors[:, 0])))
 
 
-def _td_errors(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> Tensor:
+def _td_errors(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float
+) -> Tensor:
     with_bootstrap = torch.cat([_select(mask, values), bootstrap_value[:, None]], dim=1)
     next_values = with_bootstrap.gather(1, _next_active(mask))
     return _select(mask, rewards + gamma * next_values - values)
@@ -232,9 +237,7 @@ def _widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _check_rows(
-    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float
-) -> None:
+def _check_rows(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> None:
     """Check the arguments that most functions share."""
     checks.unit_interval("gamma", gamma)
     checks.floating("rewards", rewards, (None, None))

@@ -1,11 +1,11 @@
 """The number system of dyadic rationals: it knows where every order of evaluation is exact.
 
-A dyadic rational carries its value, a quantum q (it and all that led to it are multiples of 2**q) and a
-magnitude (the sum of the absolute values that were added up to make it). Additions and multiplications
-in any order have every intermediate a multiple of the quantum and below the magnitude: where
-magnitude / 2**quantum fits in the significand of a dtype, no order of evaluation rounds, and a correct
-backend has to answer exactly. What is not a dyadic rational (a square root, a quotient by 3) is lost, and
-all that depends on it.
+A dyadic rational is an integer times a power of two, its quantum: it and all that led to it are multiples
+of the quantum. It also carries a magnitude, the sum of the absolute values that were added up to make it.
+Additions and multiplications in any order have every intermediate a multiple of the quantum and no larger
+than the magnitude: where magnitude / quantum fits in the significand of a dtype, no order of evaluation
+rounds, and a correct backend has to answer exactly. What is no dyadic rational (a square root, a quotient
+by 3) is lost, and so is all that depends on it.
 """
 
 from collections.abc import Callable
@@ -14,56 +14,62 @@ from typing import Any
 
 
 class Dyadic:
-    """An exact rational with denominator a power of two, or None once exactness is lost."""
+    """`units` · 2**`exponent` with magnitude `size` · 2**`exponent`; units is None once exactness is lost."""
 
-    __slots__ = ("magnitude", "quantum", "value")
+    __slots__ = ("exponent", "size", "units")
 
-    def __init__(self, value: Fraction | None, quantum: int = 0, magnitude: Fraction = Fraction(0)) -> None:
-        self.value = value
-        self.quantum = quantum
-        self.magnitude = magnitude
+    def __init__(self, units: int | None, exponent: int, size: int) -> None:
+        self.units = units
+        self.exponent = exponent
+        self.size = size
 
-    def fits(self, precision: int, min_quantum: int, max_exponent: int) -> bool:
+    @property
+    def value(self) -> Fraction | None:
+        """The rational itself, None when it is lost."""
+        return None if self.units is None else Fraction(self.units) * Fraction(2) ** self.exponent
+
+    def fits(self, precision: int, min_exponent: int, max_exponent: int) -> bool:
         """Whether all multiples of the quantum up to the magnitude have so many bits and such exponents."""
-        return (
-            self.value is not None
-            and self.magnitude <= Fraction(2) ** (self.quantum + precision)
-            and (self.magnitude == 0 or self.quantum >= min_quantum)
-            and self.magnitude < Fraction(2) ** max_exponent
-        )
+        if self.units is None or self.size == 0:
+            return self.units is not None
+        bits = (self.size - 1).bit_length()
+        return bits <= precision and self.exponent >= min_exponent and bits + self.exponent < max_exponent
 
     def __add__(self, other: Any) -> "Dyadic":
-        return _combine(self, other, lambda x, y: x + y)
-
-    def __sub__(self, other: Any) -> "Dyadic":
-        return _combine(self, other, lambda x, y: x - y)
+        if not isinstance(other, Dyadic | int | float):
+            return NotImplemented
+        y = number(other)
+        if self.units is None or y.units is None:
+            return LOST
+        if not self.size or not y.size:
+            return self if self.size else y
+        exponent = min(self.exponent, y.exponent)
+        left, right = self.exponent - exponent, y.exponent - exponent
+        return Dyadic((self.units << left) + (y.units << right), exponent, (self.size << left) + (y.size << right))
 
     def __mul__(self, other: Any) -> "Dyadic":
         if not isinstance(other, Dyadic | int | float):
             return NotImplemented
-        x, y = self, number(other)
-        if x.value is None or y.value is None:
+        y = number(other)
+        if self.units is None or y.units is None:
             return LOST
-        return Dyadic(x.value * y.value, x.quantum + y.quantum, x.magnitude * y.magnitude)
+        return Dyadic(self.units * y.units, self.exponent + y.exponent, self.size * y.size)
 
     def __truediv__(self, other: Any) -> "Dyadic":
         if not isinstance(other, Dyadic | int | float):
             return NotImplemented
-        if self.value == 0:
+        if self.units == 0:
             return self
-        divisor = number(other).value
-        if not divisor or _log2(abs(divisor)) is None:
+        divisor = number(other)
+        if not divisor.units or abs(divisor.units) & (abs(divisor.units) - 1):
             return LOST
-        return self * number(1 / divisor)
+        return self * number(1 / Fraction(divisor.units)) * number(Fraction(2) ** -divisor.exponent)
 
     def __neg__(self) -> "Dyadic":
         return self * -1
 
-    def __radd__(self, other: Any) -> "Dyadic":
-        return self + other
-
-    def __rmul__(self, other: Any) -> "Dyadic":
-        return self * other
+    def __sub__(self, other: Any) -> "Dyadic":
+        return NotImplemented if not isinstance(other, Dyadic | int | float) else self + -number(other)
 
     def __rsub__(self, other: Any) -> "Dyadic":
         return number(other) - self
@@ -71,14 +77,17 @@ class Dyadic:
     def __rtruediv__(self, other: Any) -> "Dyadic":
         return number(other) / self
 
+    __radd__ = __add__
+    __rmul__ = __mul__
+
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch on a value: use reference.numbers.where")
 
     def __repr__(self) -> str:
-        return f"Dyadic({self.value}, quantum={self.quantum}, magnitude={self.magnitude})"
+        return f"Dyadic({self.units}, 2**{self.exponent}, size={self.size})"
 
 
-LOST = Dyadic(None)
+LOST = Dyadic(None, 0, 0)
 
 
 def number(value: Any, _like: Any = None) -> Dyadic:
@@ -87,23 +96,17 @@ def number(value: Any, _like: Any = None) -> Dyadic:
         return value
     if isinstance(value, float) and value - value != 0.0:  # NaN or infinite
         return LOST
-    exact = Fraction(value)
-    power = _log2(Fraction(exact.denominator))
-    if power is None:
+    numerator, denominator = value.as_integer_ratio()
+    if denominator & (denominator - 1):
         return LOST
-    if exact == 0:
-        return Dyadic(exact)
-    odd = exact.numerator
-    trailing = (odd & -odd).bit_length() - 1
-    return Dyadic(exact, trailing - power, abs(exact))
+    trailing = (numerator & -numerator).bit_length() - 1 if numerator else 0
+    units = numerator >> trailing
+    return Dyadic(units, trailing - (denominator.bit_length() - 1), abs(units))
 
 
 def total(terms: list[Dyadic]) -> Dyadic:
     """The sum of a list, exact in any order or lost."""
-    result = number(0)
-    for term in terms:
-        result = result + term
-    return result
+    return sum(terms, number(0))
 
 
 def square(x: Dyadic) -> Dyadic:
@@ -113,7 +116,7 @@ def square(x: Dyadic) -> Dyadic:
 
 def absolute(x: Dyadic) -> Dyadic:
     """Absolute value."""
-    return LOST if x.value is None else Dyadic(abs(x.value), x.quantum, x.magnitude)
+    return LOST if x.units is None else Dyadic(abs(x.units), x.exponent, x.size)
 
 
 def less(x: Any, y: Any) -> bool | None:
@@ -143,7 +146,12 @@ def minimum(x: Any, y: Any) -> Dyadic:
 
 def exp(x: Dyadic) -> Dyadic:
     """Exact at 0 only."""
-    return number(1) if x.value == 0 else LOST
+    return number(1) if x.units == 0 else LOST
+
+
+def expm1(x: Dyadic) -> Dyadic:
+    """Exact at 0 only."""
+    return number(0) if x.units == 0 else LOST
 
 
 def log(x: Dyadic) -> Dyadic:
@@ -151,14 +159,9 @@ def log(x: Dyadic) -> Dyadic:
     return number(0) if x.value == 1 else LOST
 
 
-def expm1(x: Dyadic) -> Dyadic:
-    """Exact at 0 only."""
-    return number(0) if x.value == 0 else LOST
-
-
 def log1p(x: Dyadic) -> Dyadic:
     """Exact at 0 only."""
-    return number(0) if x.value == 0 else LOST
+    return number(0) if x.units == 0 else LOST
 
 
 def sqrt(x: Dyadic) -> Dyadic:
@@ -176,25 +179,6 @@ def log_sigmoid(_x: Dyadic) -> Dyadic:
     return LOST
 
 
-def _combine(x: Dyadic, other: Any, operation: Callable[[Fraction, Fraction], Fraction]) -> Dyadic:
-    if not isinstance(other, Dyadic | int | float):
-        return NotImplemented
-    y = number(other)
-    if x.value is None or y.value is None:
-        return LOST
-    quantum = min(x.quantum, y.quantum) if x.magnitude and y.magnitude else max(
-        (z.quantum for z in (x, y) if z.magnitude), default=0
-    )
-    return Dyadic(operation(x.value, y.value), quantum, x.magnitude + y.magnitude)
-
-
 def _compare(x: Any, y: Any, operation: Callable[[Fraction, Fraction], bool]) -> bool | None:
     a, b = number(x).value, number(y).value
     return None if a is None or b is None else operation(a, b)
-
-
-def _log2(x: Fraction) -> int | None:
-    """The exponent of a power of two, None for anything else."""
-    if x.numerator & (x.numerator - 1) or x.denominator & (x.denominator - 1):
-        return None
-    return x.numerator.bit_length() - x.denominator.bit_length()
