@@ -5,10 +5,13 @@ A backend names its library (`array_library = "torch"`) or brings its own `asarr
 that the dtype represents exactly, booleans for masks, int64 for ids.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+Function = Callable[..., Any]
 
 HOOKS = ("asarray", "to_numpy", "gradient")
 
@@ -42,9 +45,7 @@ class TorchArrays:
     """PyTorch tensors, on any device."""
 
     def __init__(self) -> None:
-        import torch
-
-        self.torch = torch
+        self.torch: Any = importlib.import_module("torch")
 
     def asarray(self, x: np.ndarray, dtype: str, device: str) -> Any:
         """Make a tensor of the named dtype on the device."""
@@ -74,10 +75,8 @@ class JaxArrays:
     """JAX arrays; float64 is switched on."""
 
     def __init__(self) -> None:
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-        self.jax = jax
+        self.jax: Any = importlib.import_module("jax")
+        self.jax.config.update("jax_enable_x64", True)
 
     def asarray(self, x: np.ndarray, dtype: str, device: str) -> Any:
         """Make an array of the named dtype on the device."""
@@ -112,8 +111,7 @@ def device_name(x: Any) -> str:
 
 
 def _kind(x: Any) -> str:
-    return (
-        "None (is a return missing?)"
-        if x is None
-        else f"a {type(x).__module__}.{type(x).__qualname__}".replace("builtins.", "Python ")
-    )
+    if x is None:
+        return "None (is a return missing?)"
+    library = type(x).__module__
+    return f"a {'Python' if library == 'builtins' else library} {type(x).__qualname__}"

@@ -226,9 +226,10 @@ class Backend:
         try:
             reply = self.process.ask(method, self.limit, **arguments)
         except TimeoutError:
-            self._lose(operation, f"did not return within {self.limit:g} s (--time-limit)", arguments)
+            fate = f"did not return within {self.limit:g} s (--time-limit)"
+            raise self._lost(operation, fate, arguments) from None
         if reply is None:
-            self._lose(operation, f"killed its process ({self.process.epitaph()})", arguments)
+            raise self._lost(operation, f"killed its process ({self.process.epitaph()})", arguments)
         if reply["status"] == "limited":
             raise Limited(reply["message"] or "NotImplementedError")
         if reply["status"] == "wrong result":
@@ -237,14 +238,12 @@ class Backend:
             raise BadCall(f"{operation} raised {reply['message']}" + _at(reply["where"]))
         return reply
 
-    def _lose(self, operation: str, what_happened: str, arguments: dict[str, Any]) -> Any:
+    def _lost(self, operation: str, fate: str, arguments: dict[str, Any]) -> OutOfService:
         self.close()
-        shapes = {k: v.shape for k, v in arguments.get("arguments", {}).items()}
-        message = (
-            f"{operation} {what_happened}, called with shapes {shapes}, options {arguments.get('options')}"
-        )
+        shapes = {name: x.shape for name, x in arguments.get("arguments", {}).items()}
+        message = f"{operation} {fate}, called with shapes {shapes} and options {arguments.get('options')}"
         self.out_of_service[operation] = message
-        raise OutOfService(message)
+        return OutOfService(message)
 
 
 def _at(where: str) -> str:

@@ -130,7 +130,7 @@ def _numbers(draw: st.DrawFn, region: str, form: Format, shape: tuple[int, ...])
         scale, offset = draw(_choice(1.0, 0.01, 3.0)), draw(_choice(0.0, 2.0))
         return form.round(offset + scale * rng.standard_normal(shape))
     table = np.array(EXACT_VALUES if region == "exact" else nasty_values(form))
-    return table[_bytes(draw, shape) % len(table)]
+    return np.asarray(table[_bytes(draw, shape) % len(table)])
 
 
 def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
@@ -140,9 +140,9 @@ def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
             return np.zeros((rows, tokens), dtype=bool)
         case "one-active":
             chosen = draw(_integers(0, rows * tokens - 1))
-            return (np.arange(rows * tokens) == chosen).reshape(rows, tokens)
+            return np.asarray(np.arange(rows * tokens).reshape(rows, tokens) == chosen)
         case "generic" | "terminated" | "truncated":
-            return np.arange(tokens) < 1 + _bytes(draw, (rows,))[:, None] % tokens
+            return np.asarray(np.arange(tokens) < 1 + _bytes(draw, (rows,))[:, None] % tokens)
     drawn = _bytes(draw, (rows, tokens))
     mask = drawn < 160
     if region == "holes":

@@ -189,6 +189,7 @@ def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
         expected=tally.expected if tally else 0,
         executed=tally.executed if tally else 0,
         limited=tally.limited if tally else 0,
+        limitations=tuple(sorted(tally.limitations)) if tally else (),
         worst_distance=tally.worst_distance if tally else math.nan,
         grade=tally.grade if tally else math.nan,
     )

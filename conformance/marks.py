@@ -12,7 +12,8 @@ def clauses(*slugs: str) -> Callable[[Test], Test]:
     """Name the clauses that a test shows; the registry reads the names from the source."""
 
     def mark(test: Test) -> Test:
-        return pytest.mark.clauses(*slugs)(test)
+        pytest.mark.clauses(*slugs)(test)  # marks in place
+        return test
 
     return mark
 
@@ -21,6 +22,7 @@ def operations(*names: str) -> Callable[[Test], Test]:
     """Name the operations that a test is run for; without it, all of them."""
 
     def mark(test: Test) -> Test:
-        return pytest.mark.operations(*names)(test)
+        pytest.mark.operations(*names)(test)  # marks in place
+        return test
 
     return mark

@@ -1,4 +1,4 @@
-"""What a failure says: the clause, the input as code, got and permitted, the nearest variant, how to re-run."""
+"""What a failure says of its case: the input as code, got and permitted, the nearest variant."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -37,9 +37,8 @@ def mismatch(case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, 
 
 def explanations(case: Case, got: np.ndarray) -> list[str]:
     """Name the known variants that give exactly what was got, where the operation itself does not."""
-    return [
-        f"this is what {label} gives" for label, variant in variants(case) if _agrees(variant, case, got)
-    ][:2]
+    found = [label for label, variant in variants(case) if _agrees(variant, case, got)]
+    return [f"this is what {label} gives" for label in found[:2]]
 
 
 def variants(case: Case) -> Iterator[tuple[str, Case]]:

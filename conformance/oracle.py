@@ -91,7 +91,7 @@ def _permitted(case: Case, formula: Callable[..., Any]) -> Permitted:
     widened = _run(case, formula, as_balls)
     exact = np.full(widened.shape, None, dtype=object)
     if case.exact:
-        rational = _run(case, formula, np.frompyfunc(dyadics.number, 1, 1))
+        rational: Any = _run(case, formula, np.frompyfunc(dyadics.number, 1, 1))
         for index in np.ndindex(widened.shape):
             if form.holds(rational[index], SPARE_BITS):
                 exact[index] = rational[index].value

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 SCHEMA_VERSION = 1
+OUTCOMES = ("passed", "failed", "limited", "not run")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Result:
     expected: int
     executed: int
     limited: int
+    limitations: tuple[str, ...]
+    """The reasons that the backend gave for what it refused."""
     worst_distance: float
     """Farthest answer from the middle of its permitted interval, in half widths; above 1 fails."""
     grade: float
@@ -46,20 +49,14 @@ class Verdict:
 
     def unsound(self, operation: str, dtype: str) -> str:
         """Tell whether the smoke check of an operation failed, so that the rest says nothing new."""
-        failed = (r for r in self.results if r.smoke and r.outcome == "failed")
-        return (
-            "its smoke check failed"
-            if any((r.operation, r.dtype) == (operation, dtype) for r in failed)
-            else ""
-        )
+        failed = {(r.operation, r.dtype) for r in self.results if r.smoke and r.outcome == "failed"}
+        return "its smoke check failed" if (operation, dtype) in failed else ""
 
     def shortcomings(self) -> list[str]:
         """List what makes a run without a failed test a failure all the same."""
         asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
         executed = {r.operation for r in self.results if r.executed}
-        silent = [
-            f"{name} is provided and none of its cases was executed" for name in sorted(asked - executed)
-        ]
+        silent = [f"{name} is provided, and no case of it was executed" for name in sorted(asked - executed)]
         return silent or ([] if executed else ["nothing was executed"])
 
     def frame(self) -> pd.DataFrame:
@@ -82,30 +79,21 @@ class Verdict:
         results = pd.DataFrame([asdict(r) for r in self.results if r.outcome != "not provided"])
         if results.empty:
             return results
-        lines = [
-            self._line(*key, group) for key, group in results.groupby(["operation", "dtype"], sort=False)
-        ]
+        groups = results.groupby(["operation", "dtype"], sort=False)
+        lines = [self._line(group) for _, group in groups]
         return pd.DataFrame(lines).set_index("operation")
 
     def as_text(self) -> str:
         """Both tables, the limitations and the verdict in words."""
-        notes = [f"limited: {text}" for text in self.limitations()] + [
-            f"FAIL: {s}" for s in self.shortcomings()
-        ]
-        parts = [
-            _text(self.by_clause()),
-            _text(self.by_operation()),
-            "\n".join(notes),
-            self.summary(),
-            LEGEND,
-        ]
+        notes = [f"limited: {text}" for text in self.limitations()]
+        notes += [f"FAIL: {text}" for text in self.shortcomings()]
+        tables = _text(self.by_clause()), _text(self.by_operation())
+        parts = [*tables, LEGEND, "\n".join(notes), self.summary()]
         return "\n\n".join(part for part in parts if part)
 
     def summary(self) -> str:
         """The verdict in one sentence."""
-        counts = {
-            o: sum(r.outcome == o for r in self.results) for o in ("passed", "failed", "limited", "not run")
-        }
+        counts = {outcome: sum(r.outcome == outcome for r in self.results) for outcome in OUTCOMES}
         missing = {r.operation for r in self.results if r.outcome == "not provided"}
         good = not counts["failed"] and not self.shortcomings()
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
@@ -120,10 +108,8 @@ class Verdict:
             for operation, limits in self.limits.items()
             for option, values in limits.items()
         ]
-        refused = [
-            f"{r.operation}: {r.limited} cases refused" for r in self.results if r.limited and r.executed
-        ]
-        return declared + sorted(set(refused))
+        refused = {(r.operation, text) for r in self.results for text in r.limitations}
+        return declared + [f"{operation}: {text}" for operation, text in sorted(refused)]
 
     def write(self, folder: Path) -> None:
         """Write verdict.json and verdict.md; pytest itself writes junit.xml."""
@@ -131,13 +117,13 @@ class Verdict:
         (folder / "verdict.json").write_text(json.dumps(self._as_json(), indent=1, default=str) + "\n")
         (folder / "verdict.md").write_text(self._as_markdown())
 
-    def _line(self, operation: str, dtype: str, group: pd.DataFrame) -> dict[str, Any]:
+    def _line(self, group: pd.DataFrame) -> dict[str, Any]:
         counts = group.outcome.value_counts()
         return {
-            "operation": operation,
-            "dtype": dtype,
+            "operation": group.operation.iloc[0],
+            "dtype": group.dtype.iloc[0],
             "verdict": _cell(group.outcome),
-            **{o: str(counts.get(o, 0)) for o in ("passed", "failed", "limited", "not run")},
+            **{outcome: int(counts.get(outcome, 0)) for outcome in OUTCOMES},
             "executed/expected": f"{group.executed.sum()}/{group.expected.sum()}",
             "worst distance": _number(group.worst_distance.max()),
             "grade": _number(group.grade.max()),
@@ -157,9 +143,8 @@ class Verdict:
         }
 
     def _as_markdown(self) -> str:
-        failures = [
-            f"### {r.test}\n\n```text\n{r.detail}\n```" for r in self.results if r.outcome == "failed"
-        ]
+        failed = [r for r in self.results if r.outcome == "failed"]
+        failures = [f"### {r.test}\n\n```text\n{r.detail}\n```" for r in failed]
         notes = "\n".join(f"- limited: {text}" for text in self.limitations())
         versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
         parts = [
@@ -175,10 +160,9 @@ class Verdict:
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
-LEGEND = (
-    "worst distance: from the middle of the permitted interval, in half widths; above 1 fails.  "
-    "grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is."
-)
+LEGEND = """\
+worst distance: from the middle of the permitted interval, in half widths; above 1 fails
+grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is"""
 
 
 def _cell(outcomes: "pd.Series[str]") -> str:

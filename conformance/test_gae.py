@@ -53,7 +53,7 @@ def test_gae(run: Run) -> None:
 def test_gae_is_the_weighted_mean_of_n_step_advantages(run: Run) -> None:
     """A_t = (1-λ) Σ λ^{n-1} A^(n)_t, the last weight λ^{N-1}."""
 
-    def by_definition(*rows: np.ndarray, masked: str, **discounts: float) -> np.ndarray:
+    def by_definition(*rows: Any, masked: str, **discounts: Any) -> np.ndarray:
         return reference.gae_by_definition(*rows, **discounts)
 
     run.over(VALUE_REGIONS, lambda case: run.conforms(case, by_definition), max_tokens=8, masked="skip")
@@ -79,7 +79,8 @@ def test_lambda_one(run: Run) -> None:
         rewards: np.ndarray, values: np.ndarray, mask: np.ndarray, bootstrap_value: np.ndarray,
         *, gamma: float, lam: float, masked: str,
     ) -> np.ndarray:  # fmt: skip
-        return reference.discounted_returns(rewards, mask, bootstrap_value, gamma=gamma) - values
+        returns = reference.discounted_returns(rewards, mask, bootstrap_value, gamma=gamma)
+        return np.asarray(returns - values)
 
     run.over(
         ("exact", *ROW_ENDS), lambda case: run.conforms(case, return_minus_value), lam=1.0, masked="skip"
@@ -122,7 +123,7 @@ def test_masked_positions_are_zero_steps(run: Run) -> None:
         rewards, values, mask, bootstrap_value = rows
         steps = np.array([[row[t:].any() for t in range(len(row))] for row in mask], dtype=bool)
         filled = (np.where(mask, x, 0 * discounts["gamma"]) for x in (rewards, values))
-        return operation(*filled, steps, bootstrap_value, **discounts)
+        return np.asarray(operation(*filled, steps, bootstrap_value, **discounts))
 
     run.over(
         ("exact", "adversarial", "holes"), lambda case: run.conforms(case, with_zero_steps), masked="zero"
@@ -156,7 +157,7 @@ def test_terminal_reward_without_discount(run: Run) -> None:
     def reward_minus_value(
         rewards: np.ndarray, values: np.ndarray, mask: np.ndarray, bootstrap_value: np.ndarray, **_: object
     ) -> np.ndarray:
-        return rewards.sum(axis=1)[:, None] - values
+        return np.asarray(rewards.sum(axis=1)[:, None] - values)
 
     run.over(
         ("exact", "terminated"),
@@ -192,8 +193,8 @@ def test_unbiased_on_a_tree(run: Run) -> None:
     """With the true values, the mean of A_0 over all continuations is the true advantage, at every λ."""
 
     def check(case: Case) -> None:
-        tree, truth = _tree(case.options["gamma"])
-        tree = replace(case, arguments=tree, region="tree", exact=True)
+        arguments, truth = _tree(case.options["gamma"])
+        tree = replace(case, arguments=arguments, region="tree", exact=True)
         got = run.call(tree)
         half = len(got) // 2
         means = [sum(map(Fraction, map(float, part))) / half for part in (got[:half, 0], got[half:, 0])]
@@ -232,14 +233,10 @@ def _row_by_row(operation: Any, arrays: tuple[Any, ...], options: dict[str, Any]
     """Call an operation on each row with its masked positions cut out, and put the results back."""
     rewards, values, mask, bootstrap_value = arrays
     result = rewards - rewards
-    for b, row in enumerate(mask):
-        kept = (
-            rewards[b : b + 1, row],
-            values[b : b + 1, row],
-            mask[b : b + 1, row],
-            bootstrap_value[b : b + 1],
-        )
-        result[b, row] = operation(*kept, **options)[0] if row.any() else result[b, row]
+    for b in np.flatnonzero(mask.any(axis=1)):
+        one, kept = slice(b, b + 1), mask[b]
+        row = rewards[one, kept], values[one, kept], mask[one, kept], bootstrap_value[one]
+        result[b, kept] = operation(*row, **options)[0]
     return np.asarray(result)
 
 
@@ -282,9 +279,8 @@ def _tree(gamma: float) -> tuple[dict[str, np.ndarray], list[Fraction]]:
     """
     discount = Fraction(gamma)
     value = {(3, k): Fraction(0) for k in range(8)}
-    reward = {
-        (level, k, a): Fraction((3 * k + 5 * a) % 7) for level in range(3) for k in range(4) for a in (0, 1)
-    }
+    inner = [(level, k, a) for level in range(3) for k in range(2**level) for a in (0, 1)]
+    reward = {(level, k, a): Fraction((3 * k + 5 * a) % 7) for level, k, a in inner}
     action_value = {}
     for level in (2, 1, 0):
         for k in range(2**level):

@@ -7,7 +7,6 @@ output; everything that the backend prints goes to the standard error.
 import faulthandler
 import os
 import pickle
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -154,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

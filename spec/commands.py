@@ -14,7 +14,7 @@ WIDTH = 100
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit status: 0, 1 for a clause that is not there, 2 for bad usage."""
+    """Run the command line and return the exit status: 1 for a clause that is not there."""
     arguments = _parser().parse_args(argv)
     registry = Registry.load()
     if arguments.command == "show":
@@ -68,7 +68,7 @@ def table(registry: Registry, chapter: str | None = None) -> pd.DataFrame:
                 "version": clause.version,
                 "hash": clause.hash,
                 "must": "MUST" if clause.binds else "",
-                "derivation": "; ".join(status for _, status in clause.derivations),
+                "derivation": "; ".join(dict.fromkeys(status for _, status in clause.derivations)),
                 "tests": len(registry.tests_of(clause.slug)),
             }
             for clause in registry.clauses.values()
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(registry: Registry, slug: str) -> int:
     if (clause := registry.clauses.get(slug)) is None:
-        return _fail(f"there is no {registry.unknown(slug)}")
+        return _fail(f"you asked for {registry.unknown(slug)}")
     print(describe(clause, registry))
     return 0
 

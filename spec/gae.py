@@ -206,9 +206,11 @@ def bootstrap_coefficient() -> Numbers:
             agree(sympy.diff(advantage, bootstrap), GAMMA * (GAMMA * LAM) ** (length - 1 - t))
     nobody = reference.gae(*row(2, (False, False)), gamma=GAMMA, lam=LAM)
     agree(nobody, np.zeros((1, 2), dtype=int))
-    values, everything = np.full((1, 11), 0.5), np.ones((1, 11), dtype=bool)
-    lost = reference.gae(np.zeros((1, 11)), values, everything, np.zeros(1), gamma=1.0, lam=0.95)[0]
-    return {"V": 0.5, "λ": 0.95, "last token": lost[10], "tokens earlier": 10, "A there": lost[0]}
+    shape, ends = (2, 11), np.array([0.5, 0.0])
+    nothing, everything = np.zeros(shape), np.ones(shape, dtype=bool)
+    cut, ended = reference.gae(nothing, np.full(shape, 0.5), everything, ends, gamma=1.0, lam=0.95)
+    assert not cut.any()
+    return {"V": 0.5, "λ": 0.95, "last token": ended[10], "tokens earlier": 10, "A there": ended[0]}
 
 
 @derivation("gae.terminal-reward", status="proved")

@@ -168,12 +168,11 @@ def whitening_moments() -> Numbers:
 
 
 def _two_values() -> Numbers:
-    """What ddof changes on the values 1 and 3, and eps on values whose variance is 1e-8."""
-    mask = np.array([[True, True]])
-    pair, close = np.array([[1.0, 3.0]]), np.array([[0.0, 1.4142135623730951e-4]])
-    return {
-        "the larger value": 3,
-        "ddof 0": reference.whiten(pair, mask, ddof=0)[0, 1],
-        "ddof 1": reference.whiten(pair, mask, ddof=1)[0, 1],
-        "close, eps 1e-8": reference.whiten(close, mask, ddof=1)[0, 1],
-    }
+    """What ddof changes on the values 1 and 3, and eps on two values whose variance it equals."""
+    mask, pair = np.array([[True, True]]), np.array([[1.0, 3.0]])
+    numbers: Numbers = {"the larger value": 3}
+    for ddof in (0, 1):
+        low, high = reference.whiten(pair, mask, ddof=ddof)[0]
+        numbers |= {f"1 with ddof {ddof}": low, f"3 with ddof {ddof}": high}
+    numbers["variance where v = ε"] = np.var(reference.whiten(pair, mask, ddof=0, eps=1.0))
+    return numbers

@@ -70,11 +70,11 @@ class Registry:
         return difflib.get_close_matches(slug, self.clauses, n=3, cutoff=0.5)
 
     def unknown(self, slug: str) -> str:
-        """Say of a slug why it names no clause."""
+        """Say why a slug is none of a clause, and which it may have been meant for."""
         if slug in self.retired:
-            return f"{slug}, which is retired ({self.retired[slug]})"
+            return f"{slug}, a retired clause ({self.retired[slug]})"
         near = ", ".join(self.near(slug))
-        return f"{slug}, which is no clause" + (f" (near: {near})" if near else "")
+        return f"{slug}, which is no clause" + (f"; near: {near}" if near else "")
 
     def problems(self) -> list[str]:
         """What breaks a gate, each with its place and what to do; empty when all is well.
