@@ -68,6 +68,11 @@ OPTION_VALUES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 }
 """Values of each option: those for exact inputs, and those for the others, simplest first."""
 
+ORDINARY = {
+    "gamma": 0.9, "lam": 0.5, "masked": "skip", "n": 2, "shift_mean": True, "ddof": 1, "eps": 1e-8,
+}  # fmt: skip
+"""One plain value of each option."""
+
 REGIONS: dict[str, str] = {
     "exact": "small dyadic numbers, γ and λ in {0, 1/2, 1}, any mask",
     "generic": "dense normal numbers of one scale and offset, right-padded rows",
@@ -86,6 +91,20 @@ REGIONS: dict[str, str] = {
 VALUE_REGIONS = ("exact", "generic", "adversarial")
 MASK_REGIONS = ("holes", "empty-rows", "nothing-active", "one-active")
 SHAPE_REGIONS = ("one-token", "one-row", "square")
+
+
+def ordinary(operation: str, dtype: str, limits: Limits, seed: int = 0) -> Case:
+    """A plain call: dense normal numbers, nothing masked, terminated rows, one value of each option."""
+    rng, sizes = np.random.default_rng(seed), {"B": 3, "T": 5}
+    arguments = {}
+    for argument in OPERATIONS[operation].arguments:
+        shape = tuple(sizes[letter] for letter in argument.shape)
+        numbers = FORMATS[dtype].round(rng.standard_normal(shape))
+        arguments[argument.name] = np.ones(shape, dtype=bool) if argument.kind == "mask" else numbers
+    if "bootstrap_value" in arguments:
+        arguments["bootstrap_value"] = np.zeros_like(arguments["bootstrap_value"])
+    options = {name: limits.get(name, (ORDINARY[name],))[0] for name in OPERATIONS[operation].options}
+    return Case(operation, arguments, options, dtype, "ordinary")
 
 
 @st.composite

@@ -93,7 +93,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     run = getattr(item, "funcargs", {}).get("run")
     if isinstance(run, Run) and not run.tally.executed:
         if run.tally.limited:
-            pytest.skip(f"limited: {'; '.join(sorted(run.tally.limitations))}")
+            pytest.skip(f"limited: {'; '.join(sorted(run.tally.beyond | run.tally.limitations))}")
         if run.tally.unclear:
             pytest.skip("not run: the results it compares are outside the permitted set by themselves")
         pytest.fail("no input was judged: every permitted interval was unbounded", pytrace=False)

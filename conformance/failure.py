@@ -5,6 +5,8 @@ import textwrap
 
 import pytest
 
+from spec.registry import Registry
+
 WIDTH = 110
 SENTENCE_LINES = 4
 
@@ -21,20 +23,12 @@ def story(item: pytest.Item, body: str, backend: str) -> str:
 
 def clause_lines(slug: str) -> list[str]:
     """The citation and the sentence of a clause."""
-    try:
-        from spec.registry import Registry
-
-        Registry.load
-    except (ImportError, AttributeError):
-        return [slug]
-
-    clause = Registry.load().clauses.get(slug)
-    if clause is None:
-        return [slug]
+    clause = Registry.load().clauses[slug]
     sentence = textwrap.wrap(f"{clause.normative}", WIDTH - 11)
     if len(sentence) > SENTENCE_LINES:
         sentence = [*sentence[: SENTENCE_LINES - 1], f"{sentence[SENTENCE_LINES - 1]} ..."]
-    return [f"clause     {clause.citation}  {clause.permalink}", *(f"           {line}" for line in sentence)]
+    citation = clause.citation.removeprefix("spec: ")
+    return [f"clause     {citation}  {clause.permalink}", *(f"           {line}" for line in sentence)]
 
 
 def command(item: pytest.Item) -> str:

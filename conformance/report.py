@@ -70,7 +70,7 @@ class Verdict:
         frame = frame[frame.outcome != "not provided"]
         if frame.empty:
             return pd.DataFrame()
-        cells = frame.groupby(["clause", "operation"], sort=True)["outcome"].agg(_cell)
+        cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype"]].apply(_dtypes)
         table = cells.unstack(fill_value="").astype(str)
         return table[[name for name in self.provided if name in table.columns]].rename_axis(columns=None)
 
@@ -102,14 +102,17 @@ class Verdict:
         return f"{self.backend} {'conforms' if good else 'does not conform'} ({where}): {tests}{lacking}"
 
     def limitations(self) -> list[str]:
-        """What the backend says that it cannot do, by operation."""
-        declared = [
-            f"{operation}: {option} is only {', '.join(map(repr, values))}"
+        """What the backend says that it cannot do: its declared options, and its reasons to refuse calls."""
+        found = [
+            (f"{option} is only {', '.join(map(repr, values))}", operation)
             for operation, limits in self.limits.items()
             for option, values in limits.items()
         ]
-        refused = {(r.operation, text) for r in self.results for text in r.limitations}
-        return declared + [f"{operation}: {text}" for operation, text in sorted(refused)]
+        found += sorted({(reason, r.operation) for r in self.results for reason in r.limitations})
+        operations: dict[str, list[str]] = {}
+        for reason, operation in found:
+            operations.setdefault(reason, []).append(operation)
+        return [f"{', '.join(names)}: {reason}" for reason, names in operations.items()]
 
     def write(self, folder: Path) -> None:
         """Write verdict.json and verdict.md; pytest itself writes junit.xml."""
@@ -121,7 +124,7 @@ class Verdict:
         counts = group.outcome.value_counts()
         return {
             "operation": group.operation.iloc[0],
-            "dtype": group.dtype.iloc[0],
+            "dtype": group["dtype"].iloc[0],
             "verdict": _cell(group.outcome),
             **{outcome: int(counts.get(outcome, 0)) for outcome in OUTCOMES},
             "executed/expected": f"{group.executed.sum()}/{group.expected.sum()}",
@@ -163,6 +166,14 @@ class Verdict:
 LEGEND = """\
 worst distance: from the middle of the permitted interval, in half widths; above 1 fails
 grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is"""
+
+
+def _dtypes(group: pd.DataFrame) -> str:
+    """One word for a clause of an operation, and the dtypes it holds for when it is not all of them."""
+    word = _cell(group["outcome"])
+    outcome = {"FAIL": "failed", "pass": "passed"}.get(word, word)
+    dtypes = group["dtype"][group["outcome"] == outcome].drop_duplicates()
+    return word if len(dtypes) == group["dtype"].nunique() else f"{word} {', '.join(dtypes)}"
 
 
 def _cell(outcomes: "pd.Series[str]") -> str:

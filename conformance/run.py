@@ -12,13 +12,16 @@ import hypothesis
 import numpy as np
 
 from conformance.backend import Backend, BadCall, Limited
-from conformance.cases import MAX_TOKENS, Case, cases
+from conformance.cases import MAX_TOKENS, Case, cases, ordinary
 from conformance.messages import as_code, mismatch
 from conformance.oracle import Permitted, grade, judged, permitted
 from conformance.protocol import OPERATIONS
 
 EXAMPLES = {"quick": 5, "default": 10, "thorough": 120}
 """Inputs tried in each region, by profile."""
+
+ORDINARY_CALLS = 3
+"""Plain calls by which a fault of the whole operation is told from one of a region."""
 
 SHRINK_SECONDS = 1.5
 """Time spent on making a failing input smaller; it decides how short a message gets, never a verdict."""
@@ -33,8 +36,8 @@ class NonConformance(AssertionError):
         self.tell = tell
 
     def story(self) -> str:
-        """The case as code, and what is wrong with it."""
-        return "\n".join([*as_code(self.case), *self.tell()])
+        """The region, the case as code, and what is wrong with it."""
+        return "\n".join([f"region     {self.case.region}", *as_code(self.case), *self.tell()])
 
 
 @dataclass
@@ -45,6 +48,9 @@ class Tally:
     executed: int = 0
     limited: int = 0
     limitations: set[str] = field(default_factory=set)
+    """The backend's own words for what it refused."""
+    beyond: set[str] = field(default_factory=set)
+    """Options that the test holds at values which the backend declares it cannot take."""
     unclear: int = 0
     """Relations between two calls that were left alone because the first call is wrong by itself."""
     worst_distance: float = 0.0
@@ -78,11 +84,12 @@ class Run:
     ) -> None:
         """Draw cases from each region, options in `fixed` held, and check each; nothing is left to luck."""
         limits = self.backend.limits(self.operation)
-        refused = [name for name, value in fixed.items() if value not in limits.get(name, (value,))]
+        beyond = {name: value for name, value in fixed.items() if value not in limits.get(name, (value,))}
         for region in regions:
             self.tally.expected += EXAMPLES[self.profile]
-            if refused:
-                self._refuse(f"cannot be called with {', '.join(f'{n}={fixed[n]!r}' for n in refused)}")
+            if beyond:
+                self.tally.limited += EXAMPLES[self.profile]
+                self.tally.beyond |= {f"{name}={value!r}" for name, value in beyond.items()}
                 continue
             strategy = cases(self.operation, region, self.dtype, limits, fixed, max_tokens)
             self._hypothesis(region, strategy, check)
@@ -93,7 +100,8 @@ class Run:
         try:
             check(case)
         except Limited as error:
-            self._refuse(str(error))
+            self.tally.limited += 1
+            self.tally.limitations.add(str(error))
         except Unclear:
             self.tally.unclear += 1
         self.tally.executed += self.decided
@@ -115,6 +123,13 @@ class Run:
         if any(allowed.distance(i, float(got[i])) > 1.0 for i in judged(case, got)):
             raise Unclear
         return allowed
+
+    def conforms_there(self, case: Case) -> None:
+        """As `conforms`, where the region is the point: Unclear when ordinary calls are wrong as well."""
+        limits = self.backend.limits(self.operation)
+        for seed in range(ORDINARY_CALLS):
+            self.permitted_base(ordinary(self.operation, self.dtype, limits, seed))
+        self.conforms(case)
 
     def judge(self, case: Case, got: np.ndarray, allowed: Permitted) -> None:
         """Demand that every specified element of a result is permitted."""
@@ -171,10 +186,6 @@ class Run:
         seed = crc32(f"{self.seed} {self.test} {region}".encode())
         example = Remembered(lambda case: self.count(check, case))
         hypothesis.seed(seed)(settings(hypothesis.given(case=strategy)(example.run)))()
-
-    def _refuse(self, reason: str) -> None:
-        self.tally.limited += 1
-        self.tally.limitations.add(reason)
 
 
 class Remembered:

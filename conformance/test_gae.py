@@ -262,9 +262,9 @@ def _decayed_reward(
 
 
 def _shaped_by_potential(case: Case) -> Case:
-    """Shape a case with the potential Φ = 2r, whose value behind the row's end is 1."""
+    """Shape a case with the potential Φ = 2r; behind a row's end it is twice the bootstrap value."""
     rewards, values, mask, bootstrap_value = case.arguments.values()
-    potential, at_end = 2.0 * rewards, np.ones_like(bootstrap_value)
+    potential, at_end = 2.0 * rewards, 2.0 * bootstrap_value
     shaped = reference.td_errors(rewards, potential, mask, at_end, gamma=case.options["gamma"])
     return case.with_arguments(
         rewards=shaped, values=values - potential, bootstrap_value=bootstrap_value - at_end

@@ -17,9 +17,7 @@ from reference import checks, numbers, rows
 from reference.numbers import Array, Mask, Scalar
 
 
-def td_errors(
-    rewards: Array, values: Array, mask: Mask, bootstrap_value: Array, *, gamma: Scalar
-) -> Array:
+def td_errors(rewards: Array, values: Array, mask: Mask, bootstrap_value: Array, *, gamma: Scalar) -> Array:
     """TD errors δ_t = r_t + γ V_{t+1} - V_t over the active tokens of each row.
 
     Clause: `gae.td-error`.
@@ -239,9 +237,7 @@ def discounted_returns(rewards: Array, mask: Mask, bootstrap_value: Array, *, ga
     return rows.unpack(_discounted_sums(with_bootstrap, gamma)[:, :-1], mask)
 
 
-def whiten(
-    x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps: Scalar = 1e-8
-) -> Array:
+def whiten(x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps: Scalar = 1e-8) -> Array:
     """Whitened x: (x - mean) / √(var + eps), with the mean and variance of all active positions.
 
     Clause: `gae.whitening`.

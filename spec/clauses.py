@@ -1,6 +1,7 @@
 """What a clause is, and the hash by which a citation knows that it has not changed."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 KINDS = ("definition", "identity", "limit", "case", "bound", "convention", "warning")
@@ -52,7 +53,7 @@ class Clause:
     @property
     def binds(self) -> bool:
         """Whether a backend must do something."""
-        return "MUST" in self.normative.split()
+        return bool(re.search(r"\bMUST\b", self.normative))
 
     @property
     def prefix(self) -> str:

@@ -35,9 +35,10 @@ def gae(
     masked: str = "skip",
 ) -> Tensor:
     """Return the advantages before verl whitens them."""
-    # verl returns (whitened advantages, advantages + values); only this difference has the raw advantages.
+    # verl returns (whitened advantages, advantages + values), both without gradients; only this difference
+    # has the raw advantages.
     returns = lambda_returns(rewards, values, mask, bootstrap_value, gamma=gamma, lam=lam, masked=masked)
-    return returns - values
+    return returns - values.detach()
 
 
 def lambda_returns(

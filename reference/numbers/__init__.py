@@ -51,12 +51,11 @@ def system_of(*operands: Any) -> ModuleType:
     return floats
 
 
-def _elementwise(name: str, *operands: Any) -> Any:
+def _elementwise(name: str, *operands: Any) -> Array:
     system = system_of(*operands)
     function = getattr(system, name)
-    if system is floats:
-        return function(*operands)
-    return np.frompyfunc(function, len(operands), 1)(*operands)
+    result: Array = (function if system is floats else np.frompyfunc(function, len(operands), 1))(*operands)
+    return result
 
 
 def exp(x: Array) -> Array:
@@ -135,7 +134,8 @@ def where(condition: Any, x: Any, y: Any) -> Array:
     A mask selects: what lies on the other side, NaN included, does not matter.
     """
     if isinstance(condition, np.ndarray) and condition.dtype == bool:
-        return np.where(condition, x, y)
+        selected: Array = np.where(condition, x, y)
+        return selected
     return _elementwise("where", condition, x, y)
 
 
@@ -158,9 +158,9 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
 
     Entries of -inf contribute nothing; at least one entry of each slice has to be finite.
     """
-    largest = x.take(0, axis=axis)
-    for k in range(1, x.shape[axis]):
-        largest = maximum(largest, x.take(k, axis=axis))
+    largest, *others = np.moveaxis(x, axis, 0)
+    for other in others:
+        largest = maximum(largest, other)
     return largest + log(total(exp(x - np.expand_dims(largest, axis)), axis=axis))
 
 

@@ -93,6 +93,9 @@ class Ball:
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch on a value: use reference.numbers.where")
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a formula must not compare values: use reference.numbers.less and where")
+
     def __repr__(self) -> str:
         return f"Ball({self.value.str(20)})"
 
@@ -210,15 +213,14 @@ def where(condition: bool | None, x: Any, y: Any) -> Ball:
 def total(terms: list[Any]) -> Ball:
     """Sum: n terms in any order lose at most n - 1 roundings of the sum of their absolute values.
 
-    Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 4.2. Terms that are
-    exactly 0 cost nothing, so padding a sum with zeros changes nothing.
+    Jeannerod and Rump, SIAM J. Matrix Anal. Appl. 34, 2013: no term of higher order is missing. Terms that
+    are exactly 0 cost nothing, so padding a sum with zeros changes nothing.
     """
-    balls = [term for term in terms if isinstance(term, Ball) and not term.value.is_zero()]
-    if not balls:
-        return terms[0]
-    exact = sum((ball.value for ball in balls[1:]), balls[0].value)
-    scale = sum((ball.value.abs_upper() for ball in balls[1:]), balls[0].value.abs_upper())
-    return _exact(balls[0], exact) if len(balls) == 1 else balls[0].rounded(exact, len(balls) - 1, scale)
+    like = next(term for term in terms if isinstance(term, Ball))
+    values = [value for value in map(_number, terms) if not value.is_zero()]
+    exact = sum(values, ZERO)
+    scale = sum((value.abs_upper() for value in values), ZERO)
+    return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
 
 
 def _monotone(x: Ball, function: Callable[[arb], arb], lowest: arb | None = None) -> Ball:
@@ -240,7 +242,9 @@ def _log_sigmoid(x: arb) -> arb:
 
 
 def _extreme(choose: Callable[[arb, arb], arb], a: arb, b: arb) -> arb:
-    """The range of max or min over two intervals, end by end."""
+    """The range of max or min over two intervals, end by end; NaN if either is."""
+    if a.is_nan() or b.is_nan():
+        return arb.nan()
     if a.is_exact() and b.is_exact():
         return choose(a, b)
     return _hull(choose(a.lower(), b.lower()), choose(a.upper(), b.upper()))
@@ -257,19 +261,24 @@ def _exact(like: Ball, value: arb) -> Ball:
 
 
 def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:
-    ball = x if isinstance(x, Ball) else y
-    a, b = _value(x), _value(y)
-    if a is None or b is None:
-        raise TypeError(f"expected balls or numbers, got {type(x).__name__} and {type(y).__name__}")
-    return ball, a, b
+    if not isinstance(x, Ball) and not isinstance(y, Ball):
+        raise TypeError(f"one of the two has to be a ball, got {type(x).__name__} and {type(y).__name__}")
+    return x if isinstance(x, Ball) else y, _number(x), _number(y)
+
+
+def _number(x: Any) -> arb:
+    value = _value(x)
+    if value is None:
+        raise TypeError(f"expected a ball or a number, got {type(x).__name__}")
+    return value
 
 
 def _value(x: Any) -> arb | None:
     if isinstance(x, Ball):
         return x.value
-    if isinstance(x, int | float | np.integer | np.bool_):
-        return arb(float(x)) if abs(x) != np.inf else _special(float(x))
-    return None
+    if isinstance(x, float):
+        return arb(x) if x - x == 0.0 else _special(x)
+    return arb(int(x)) if isinstance(x, int | np.integer | np.bool_) else None
 
 
 def _special(x: float) -> arb:

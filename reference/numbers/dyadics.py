@@ -2,10 +2,12 @@
 
 A dyadic rational is an integer times a power of two, its quantum: it and all that led to it are multiples
 of the quantum. It also carries a magnitude, the sum of the absolute values that were added up to make it.
-Additions and multiplications in any order have every intermediate a multiple of the quantum and no larger
-than the magnitude: where magnitude / quantum fits in the significand of a dtype, no order of evaluation
-rounds, and a correct backend has to answer exactly. What is no dyadic rational (a square root, a quotient
-by 3) is lost, and so is all that depends on it.
+Additions and multiplications in any order have every sum a multiple of the quantum and no larger than the
+magnitude: where magnitude / quantum fits in the significand of a dtype, no order of evaluation runs out of
+bits. Nor may one run out of exponents: 0.5**27 * 8 is a number of float16, and 0.5**27 is none. So a third
+part bounds every product of some of the factors, from below and above. Where all three fit, a correct
+backend has to answer exactly. What is no dyadic rational (a square root, a quotient by 3) is lost, and so
+is all that depends on it.
 """
 
 from collections.abc import Callable
@@ -14,14 +16,19 @@ from typing import Any
 
 
 class Dyadic:
-    """`units` · 2**`exponent` with magnitude `size` · 2**`exponent`; units is None once exactness is lost."""
+    """`units` · 2**`exponent` with magnitude `size` · 2**`exponent`; units is None once exactness is lost.
 
-    __slots__ = ("exponent", "size", "units")
+    Every product of some of its factors is a multiple of 2**`low`, and no larger than `high`.
+    """
 
-    def __init__(self, units: int | None, exponent: int, size: int) -> None:
+    __slots__ = ("exponent", "high", "low", "size", "units")
+
+    def __init__(self, units: int | None, exponent: int, size: int, low: int, high: int) -> None:
         self.units = units
         self.exponent = exponent
         self.size = size
+        self.low = low
+        self.high = high
 
     @property
     def value(self) -> Fraction | None:
@@ -30,10 +37,9 @@ class Dyadic:
 
     def fits(self, precision: int, min_exponent: int, max_exponent: int) -> bool:
         """Whether all multiples of the quantum up to the magnitude have so many bits and such exponents."""
-        if self.units is None or self.size == 0:
-            return self.units is not None
-        bits = (self.size - 1).bit_length()
-        return bits <= precision and self.exponent >= min_exponent and bits + self.exponent < max_exponent
+        if self.units is None or self.high.bit_length() > max_exponent:
+            return False
+        return self.size == 0 or ((self.size - 1).bit_length() <= precision and self.low >= min_exponent)
 
     def __add__(self, other: Any) -> "Dyadic":
         if not isinstance(other, Dyadic | int | float):
@@ -42,10 +48,12 @@ class Dyadic:
         if self.units is None or y.units is None:
             return LOST
         if not self.size or not y.size:
-            return self if self.size else y
+            x = self if self.size else y
+            return Dyadic(x.units, x.exponent, x.size, x.low, max(self.high, y.high))
         exponent = min(self.exponent, y.exponent)
         left, right = self.exponent - exponent, y.exponent - exponent
-        return Dyadic((self.units << left) + (y.units << right), exponent, (self.size << left) + (y.size << right))
+        units, size = (self.units << left) + (y.units << right), (self.size << left) + (y.size << right)
+        return Dyadic(units, exponent, size, min(self.low, y.low), self.high + y.high)
 
     def __mul__(self, other: Any) -> "Dyadic":
         if not isinstance(other, Dyadic | int | float):
@@ -53,17 +61,24 @@ class Dyadic:
         y = number(other)
         if self.units is None or y.units is None:
             return LOST
-        return Dyadic(self.units * y.units, self.exponent + y.exponent, self.size * y.size)
+        size = self.size * y.size
+        low = self.low + y.low if size else 0  # what underflows is 0 all the same when it is multiplied by 0
+        return Dyadic(self.units * y.units, self.exponent + y.exponent, size, low, self.high * y.high)
 
     def __truediv__(self, other: Any) -> "Dyadic":
         if not isinstance(other, Dyadic | int | float):
             return NotImplemented
+        y = number(other)
+        if y.units == 0 or self.units is None:
+            return LOST
         if self.units == 0:
             return self
-        divisor = number(other)
-        if not divisor.units or abs(divisor.units) & (abs(divisor.units) - 1):
+        if y.units is None or abs(y.units) & (abs(y.units) - 1):
             return LOST
-        return self * number(1 / Fraction(divisor.units)) * number(Fraction(2) ** -divisor.exponent)
+        # 1 / (±2**k · 2**e) is ±2**k · 2**(-2k-e): written so, the reciprocal keeps the divisor's size.
+        exponent = -2 * (abs(y.units).bit_length() - 1) - y.exponent
+        x = self * Dyadic(y.units, exponent, y.size, min(exponent, 0), _ceiling(y.size, exponent))
+        return Dyadic(x.units, x.exponent, x.size, min(x.low, y.low), max(x.high, y.high))
 
     def __neg__(self) -> "Dyadic":
         return self * -1
@@ -83,11 +98,14 @@ class Dyadic:
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch on a value: use reference.numbers.where")
 
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("a formula must not compare values: use reference.numbers.less and where")
+
     def __repr__(self) -> str:
         return f"Dyadic({self.units}, 2**{self.exponent}, size={self.size})"
 
 
-LOST = Dyadic(None, 0, 0)
+LOST = Dyadic(None, 0, 0, 0, 1)
 
 
 def number(value: Any, _like: Any = None) -> Dyadic:
@@ -101,7 +119,8 @@ def number(value: Any, _like: Any = None) -> Dyadic:
         return LOST
     trailing = (numerator & -numerator).bit_length() - 1 if numerator else 0
     units = numerator >> trailing
-    return Dyadic(units, trailing - (denominator.bit_length() - 1), abs(units))
+    exponent = trailing - (denominator.bit_length() - 1)
+    return Dyadic(units, exponent, abs(units), min(exponent, 0), _ceiling(abs(units), exponent))
 
 
 def total(terms: list[Dyadic]) -> Dyadic:
@@ -116,7 +135,7 @@ def square(x: Dyadic) -> Dyadic:
 
 def absolute(x: Dyadic) -> Dyadic:
     """Absolute value."""
-    return LOST if x.units is None else Dyadic(abs(x.units), x.exponent, x.size)
+    return LOST if x.units is None else Dyadic(abs(x.units), x.exponent, x.size, x.low, x.high)
 
 
 def less(x: Any, y: Any) -> bool | None:
@@ -136,32 +155,32 @@ def where(condition: bool | None, x: Any, y: Any) -> Dyadic:
 
 def maximum(x: Any, y: Any) -> Dyadic:
     """The larger of the two."""
-    return where(less(x, y), y, x)
+    return _chosen(less(x, y), y, x)
 
 
 def minimum(x: Any, y: Any) -> Dyadic:
     """The smaller of the two."""
-    return where(less(y, x), y, x)
+    return _chosen(less(y, x), y, x)
 
 
 def exp(x: Dyadic) -> Dyadic:
     """Exact at 0 only."""
-    return number(1) if x.units == 0 else LOST
+    return x + 1 if x.units == 0 else LOST
 
 
 def expm1(x: Dyadic) -> Dyadic:
     """Exact at 0 only."""
-    return number(0) if x.units == 0 else LOST
+    return x if x.units == 0 else LOST
 
 
 def log(x: Dyadic) -> Dyadic:
     """Exact at 1 only."""
-    return number(0) if x.value == 1 else LOST
+    return x - 1 if x.value == 1 else LOST
 
 
 def log1p(x: Dyadic) -> Dyadic:
     """Exact at 0 only."""
-    return number(0) if x.units == 0 else LOST
+    return x if x.units == 0 else LOST
 
 
 def sqrt(x: Dyadic) -> Dyadic:
@@ -177,6 +196,18 @@ def sigmoid(_x: Dyadic) -> Dyadic:
 def log_sigmoid(_x: Dyadic) -> Dyadic:
     """Never demanded exactly."""
     return LOST
+
+
+def _chosen(condition: bool | None, x: Any, y: Any) -> Dyadic:
+    """The one that a comparison of the two chose, exact only where both are."""
+    chosen, x, y = where(condition, x, y), number(x), number(y)
+    size, low, high = max(x.size, y.size), min(x.low, y.low), max(x.high, y.high)
+    return Dyadic(chosen.units, chosen.exponent, size, low, high)
+
+
+def _ceiling(size: int, exponent: int) -> int:
+    """The least integer that is at least size · 2**exponent and at least 1."""
+    return max(1, size << exponent if exponent >= 0 else -(-size >> -exponent))
 
 
 def _compare(x: Any, y: Any, operation: Callable[[Fraction, Fraction], bool]) -> bool | None:

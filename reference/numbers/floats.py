@@ -13,12 +13,19 @@ exp, expm1, log, log1p, sqrt, square, absolute = (
     np.square,
     np.abs,
 )
-maximum, minimum, less, less_equal, where = np.maximum, np.minimum, np.less, np.less_equal, np.where
+maximum, minimum, less, less_equal = np.maximum, np.minimum, np.less, np.less_equal
 
 
 def number(value: float, _like: Any) -> float:
     """Turn a constant into a number of this system."""
     return float(value)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition holds, y elsewhere."""
+    if condition is None or (np.asarray(condition).dtype == object and np.size(condition)):
+        raise TypeError("x or y has to be of the condition's number system: use reference.numbers.full")
+    return np.where(condition, x, y)
 
 
 def log_sigmoid(x: Any) -> Any:
