@@ -36,12 +36,14 @@ def conformance(arguments: list[str]) -> int:
     ensure_installed(CONFORMANCE_EXTRAS)
     for backend in backends(arguments):
         ensure_backend(backend)
-    return run(pytest("conformance/", arguments))
+    return run(pytest("conformance/", [absolute(argument) for argument in arguments]))
 
 
 def test(arguments: list[str]) -> int:
     """Run every check, the later ones after a failure too, and say which failed."""
     ensure_installed(TEST_EXTRAS)
+    for requirements in sorted(ADAPTERS.glob("*-requirements.txt")):
+        ensure_backend(requirements.name.removesuffix("-requirements.txt"))
     steps = {
         "ruff check": python("-m", "ruff", "check", "."),
         "ruff format --check": python("-m", "ruff", "format", "--check", "."),
@@ -112,6 +114,14 @@ def backends(arguments: list[str]) -> list[str]:
     values = [value for option, value in itertools.pairwise(arguments) if option == "--backend"]
     values += [option.partition("=")[2] for option in arguments if option.startswith("--backend=")]
     return [value for value in values if re.fullmatch(r"[\w-]+", value)]
+
+
+def absolute(argument: str) -> str:
+    """Spell out the path of a backend's file: pytest runs in the project's folder, not in the caller's."""
+    option, equals, value = argument.rpartition("=")
+    if not (value.endswith(".py") and Path(value).is_file()):
+        return argument
+    return f"{option}{equals}{Path(value).resolve()}"
 
 
 def has_pip(venv: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.numbers import Array, Mask
+from reference.numbers import Array, Mask, floats, system_of
 
 
 def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Array:
@@ -17,8 +17,11 @@ def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "")
     """
     try:
         array = np.asarray(x)
-        array = array if array.dtype == object else array.astype(np.float64, casting="same_kind")
-    except (TypeError, ValueError) as error:
+        if array.dtype != object:
+            array = array.astype(np.float64, casting="same_kind")
+        elif system_of(array) is floats:
+            array = np.asarray(np.frompyfunc(_plain, 1, 1)(array), dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers, got {_describe(x)}") from error
     _check_shape(name, array.shape, shape, like)
     return array
@@ -26,7 +29,10 @@ def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "")
 
 def mask_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Mask:
     """Check a boolean mask: True at the tokens that take part."""
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a boolean array, got {_describe(x)}") from error
     if array.dtype != bool:
         raise ValueError(f"{name} must be boolean (True at tokens that take part), got dtype {array.dtype}")
     _check_shape(name, array.shape, shape, like)
@@ -57,17 +63,27 @@ def integer(name: str, x: Any, at_least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {at_least}, got {x!r}")
 
 
+def flag(name: str, x: Any) -> None:
+    """Check an option that is either on or off."""
+    if not isinstance(x, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {_describe(x)}")
+
+
 def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
     """Check an option that takes one of a few names."""
-    if x not in options:
+    if not isinstance(x, str) or x not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {x!r}")
 
 
 def _is_number(name: str, x: Any) -> bool:
     """Whether x is a plain number (True), a ball or symbol (False), or nothing of the kind (an error)."""
-    if isinstance(x, bool | np.bool_ | str | bytes | type(None) | np.ndarray | list | tuple):
+    if isinstance(x, np.ndarray):
         raise ValueError(f"{name} must be a number, got {_describe(x)}")
-    return isinstance(x, int | float | np.integer | np.floating)
+    if system_of(x) is not floats:
+        return False
+    if isinstance(x, bool) or not isinstance(x, int | float | np.integer | np.floating):
+        raise ValueError(f"{name} must be a number, got {_describe(x)}")
+    return True
 
 
 def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int | None, ...], like: str) -> None:
@@ -76,6 +92,13 @@ def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int | None, ..
         lengths = ", ".join("any" if e is None else str(e) for e in expected)
         reason = f" to agree with {like}" if like else ""
         raise ValueError(f"{name} must have shape ({lengths}){reason}, got {got}")
+
+
+def _plain(x: Any) -> float:
+    """One element of an object array, if it is a plain number."""
+    if not isinstance(x, int | float | np.integer | np.floating):
+        raise TypeError(f"expected a number, got {type(x).__name__}")
+    return float(x)
 
 
 def _describe(x: Any) -> str:

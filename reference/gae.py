@@ -9,8 +9,6 @@ Shapes: B rows, T positions. Rewards, values, advantages and returns have reward
 outputs of :func:`whiten` are dimensionless. Outputs are 0 at masked positions.
 """
 
-from typing import Any
-
 import numpy as np
 
 from reference import checks, numbers, rows
@@ -261,7 +259,7 @@ def whiten(x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps:
         Whitened x at active positions, 0 elsewhere.
 
     ==========================  ==========================================
-    all active x equal          0 (their mean with shift_mean=False)
+    all active x equal, eps>0   0 (their mean with shift_mean=False)
     count <= ddof               0
     ==========================  ==========================================
 
@@ -281,6 +279,7 @@ def whiten(x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps:
     """
     x = checks.real_array("x", x, (None, None))
     mask = checks.mask_array("mask", mask, x.shape, like="x")
+    checks.flag("shift_mean", shift_mean)
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = int(mask.sum())
@@ -305,6 +304,8 @@ def reward_horizon(epsilon: Scalar, *, gamma: Scalar, lam: Scalar) -> Scalar:
     2.0
     """
     checks.open_unit_interval("epsilon", epsilon)
+    checks.unit_interval("gamma", gamma)
+    checks.unit_interval("lam", lam)
     checks.open_unit_interval("gamma * lam", gamma * lam)
     return _scalar(numbers.log(epsilon) / numbers.log(gamma * lam))
 
@@ -319,6 +320,7 @@ def gae_variance(covariance: Array, *, gamma: Scalar, lam: Scalar) -> Scalar:
     >>> float(gae_variance(np.eye(2), gamma=1.0, lam=0.5))
     1.25
     """
+    covariance = checks.real_array("covariance", covariance, (None, None))
     covariance = checks.real_array("covariance", covariance, (len(covariance), len(covariance)))
     checks.unit_interval("gamma", gamma)
     checks.unit_interval("lam", lam)
@@ -377,6 +379,6 @@ def _discounted_sums(x: Array, discount: Scalar) -> Array:
     return sums
 
 
-def _scalar(x: Any) -> Any:
-    """A 0-d array as the number that it holds."""
-    return x[()] if isinstance(x, np.ndarray) else x
+def _scalar(x: Array) -> Scalar:
+    """A 0-d array, or an object of one, as the number that it holds."""
+    return np.asarray(x).item()

@@ -23,8 +23,9 @@ Problems = Iterator[tuple[str, str]]
 
 def problems(registry: "Registry") -> Problems:
     """Every problem of every gate."""
-    gates = (slugs, histories, derivations, references, tests, mentions, citations, links)
-    return itertools.chain.from_iterable(gate(registry) for gate in gates)
+    pages = (slugs, histories, derivations, registered_derivations, references, links)
+    sources = (tests, mentions, citations)
+    return itertools.chain.from_iterable(gate(registry) for gate in (*pages, *sources))
 
 
 def slugs(registry: "Registry") -> Problems:
@@ -68,8 +69,8 @@ def histories(registry: "Registry") -> Problems:
 
 
 def derivations(registry: "Registry") -> Problems:
-    """Identities, limits and bounds are derived; pages and registered derivations name each other."""
-    registered = {derivation.name: derivation for derivation in registry.derivations}
+    """Identities, limits and bounds are derived, and a derivation is what its page says it is."""
+    known = {derivation.name: derivation for derivation in registry.derivations}
     for clause in registry.all_clauses():
         if clause.kind in NEEDS_DERIVATION and not clause.derivations:
             yield (
@@ -78,22 +79,23 @@ def derivations(registry: "Registry") -> Problems:
                 f'@derivation("{clause.slug}", status=...) in spec/ and name it in the field Derivation',
             )
         for name, status in clause.derivations:
-            if (found := registered.get(name)) is None:
+            if (found := known.get(name)) is None:
                 yield clause.place, f"{clause.slug} names the derivation {name}, which is not registered"
             elif (found.slug, found.status) != (clause.slug, status):
-                known = f"{found.slug} as {found.status}"
-                yield (
-                    clause.place,
-                    f"{clause.slug} names {name} as {status}; {found.place} has it for {known}",
-                )
-    for name, found in registered.items():
-        named = registry.clauses.get(found.slug)
+                there = f"{found.place} has it for {found.slug} as {found.status}"
+                yield clause.place, f"{clause.slug} names {name} as {status}; {there}"
+
+
+def registered_derivations(registry: "Registry") -> Problems:
+    """Every registered derivation has a status that means something, and is named by its clause."""
+    for found in registry.derivations:
+        clause = registry.clauses.get(found.slug)
         if not STATUS.fullmatch(found.status):
-            yield found.place, f"{name}: the status {found.status!r} is none of those in spec/proofs.py"
-        if named is None:
-            yield found.place, f"{name} derives {registry.unknown(found.slug)}"
-        elif name not in dict(named.derivations):
-            yield named.place, f"{named.slug} must name its derivation {name} in the field Derivation"
+            yield found.place, f"{found.name}: the status {found.status!r} is none of those in spec/proofs.py"
+        if clause is None:
+            yield found.place, f"{found.name} derives {registry.unknown(found.slug)}"
+        elif found.name not in dict(clause.derivations):
+            yield clause.place, f"{clause.slug} must name its derivation {found.name} in the field Derivation"
 
 
 def references(registry: "Registry") -> Problems:

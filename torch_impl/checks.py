@@ -43,9 +43,15 @@ def integer(name: str, x: Any, at_least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {at_least}, got {_describe(x)}")
 
 
+def flag(name: str, x: Any) -> None:
+    """Check an option that is either on or off."""
+    if not isinstance(x, bool):
+        raise ValueError(f"{name} must be True or False, got {_describe(x)}")
+
+
 def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
     """Check an option that takes one of a few names."""
-    if x not in options:
+    if not isinstance(x, str) or x not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {_describe(x)}")
 
 

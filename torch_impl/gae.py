@@ -167,6 +167,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     """
     checks.floating("x", x, (None, None))
     checks.boolean("mask", mask, tuple(x.shape), like="x")
+    checks.flag("shift_mean", shift_mean)
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = mask.sum()
@@ -198,7 +199,7 @@ def _advantages(
     rewards, values = _select(mask, _widen(rewards)), _select(mask, _widen(values))
     steps = mask if masked == "skip" else mask.flip(1).cumsum(1).flip(1) > 0
     errors = _td_errors(rewards, values, steps, _widen(bootstrap_value), gamma)
-    return _select(mask, _scan(errors, steps, gamma * lam, torch.zeros_like(errors[:, 0])))
+    return _select(mask, _scan(errors, steps, gamma * lam, errors.new_zeros(len(errors))))
 
 
 def _td_errors(

@@ -33,6 +33,8 @@ Mask = npt.NDArray[np.bool_]
 Scalar = float
 """A hyper-parameter: a float, or one ball, dyadic rational or SymPy expression."""
 
+Operand = Array | Scalar
+
 
 def system_of(*operands: Any) -> ModuleType:
     """Tell the number system of the operands: the first that is not plain floats wins."""
@@ -58,72 +60,72 @@ def _elementwise(name: str, *operands: Any) -> Array:
     return result
 
 
-def exp(x: Array) -> Array:
+def exp(x: Operand) -> Array:
     """Exponential."""
     return _elementwise("exp", x)
 
 
-def expm1(x: Array) -> Array:
+def expm1(x: Operand) -> Array:
     """exp(x) - 1, without cancellation near 0."""
     return _elementwise("expm1", x)
 
 
-def log(x: Array) -> Array:
+def log(x: Operand) -> Array:
     """Natural logarithm; x > 0."""
     return _elementwise("log", x)
 
 
-def log1p(x: Array) -> Array:
+def log1p(x: Operand) -> Array:
     """log(1 + x), without cancellation near 0; x > -1."""
     return _elementwise("log1p", x)
 
 
-def sqrt(x: Array) -> Array:
+def sqrt(x: Operand) -> Array:
     """Square root; x >= 0."""
     return _elementwise("sqrt", x)
 
 
-def square(x: Array) -> Array:
+def square(x: Operand) -> Array:
     """x * x, which is never negative: a ball around 0 gives [0, ...], unlike ``x * x``."""
     return _elementwise("square", x)
 
 
-def absolute(x: Array) -> Array:
+def absolute(x: Operand) -> Array:
     """Absolute value."""
     return _elementwise("absolute", x)
 
 
-def sigmoid(x: Array) -> Array:
+def sigmoid(x: Operand) -> Array:
     """1 / (1 + exp(-x)), stable for every x."""
     return _elementwise("sigmoid", x)
 
 
-def log_sigmoid(x: Array) -> Array:
+def log_sigmoid(x: Operand) -> Array:
     """log(1 / (1 + exp(-x))), stable for every x."""
     return _elementwise("log_sigmoid", x)
 
 
-def maximum(x: Array, y: Array) -> Array:
+def maximum(x: Operand, y: Operand) -> Array:
     """The larger of the two, element by element."""
     return _elementwise("maximum", x, y)
 
 
-def minimum(x: Array, y: Array) -> Array:
+def minimum(x: Operand, y: Operand) -> Array:
     """The smaller of the two, element by element."""
     return _elementwise("minimum", x, y)
 
 
-def clip(x: Array, low: Any, high: Any) -> Array:
+def clip(x: Operand, low: Operand, high: Operand) -> Array:
     """The point of [low, high] that is nearest to x."""
     return minimum(maximum(x, low), high)
 
 
-def less(x: Array, y: Array) -> Any:
+def less(x: Operand, y: Operand) -> Any:
     """x < y: a condition for :func:`where`. A comparison that balls cannot decide stays undecided."""
     return _elementwise("less", x, y)
 
 
-def less_equal(x: Array, y: Array) -> Any:
+def less_equal(x: Operand, y: Operand) -> Any:
     """x <= y: a condition for :func:`where`. A comparison that balls cannot decide stays undecided."""
     return _elementwise("less_equal", x, y)
 
@@ -161,7 +163,8 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
     largest, *others = np.moveaxis(x, axis, 0)
     for other in others:
         largest = maximum(largest, other)
-    return largest + log(total(exp(x - np.expand_dims(largest, axis)), axis=axis))
+    result: Array = largest + log(total(exp(x - np.expand_dims(largest, axis)), axis=axis))
+    return result
 
 
 def powers(base: Scalar, count: int) -> Array:

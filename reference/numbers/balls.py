@@ -217,7 +217,7 @@ def total(terms: list[Any]) -> Ball:
     are exactly 0 cost nothing, so padding a sum with zeros changes nothing.
     """
     like = next(term for term in terms if isinstance(term, Ball))
-    values = [value for value in map(_number, terms) if not value.is_zero()]
+    values = [value for value in map(_interval, terms) if not value.is_zero()]
     exact = sum(values, ZERO)
     scale = sum((value.abs_upper() for value in values), ZERO)
     return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
@@ -263,10 +263,10 @@ def _exact(like: Ball, value: arb) -> Ball:
 def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:
     if not isinstance(x, Ball) and not isinstance(y, Ball):
         raise TypeError(f"one of the two has to be a ball, got {type(x).__name__} and {type(y).__name__}")
-    return x if isinstance(x, Ball) else y, _number(x), _number(y)
+    return x if isinstance(x, Ball) else y, _interval(x), _interval(y)
 
 
-def _number(x: Any) -> arb:
+def _interval(x: Any) -> arb:
     value = _value(x)
     if value is None:
         raise TypeError(f"expected a ball or a number, got {type(x).__name__}")

@@ -1,0 +1,49 @@
+"""The verdicts that README.md shows: `python -m tests.documentation.verdicts` writes them anew."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+BLOCK = re.compile(r"<!-- verdict: (?P<backend>\S+) -->\n```text\n(?P<text>.*?)```\n", re.DOTALL)
+
+
+def shown(readme: str) -> dict[str, str]:
+    """The verdict blocks of the README, by backend."""
+    return {match["backend"]: match["text"] for match in BLOCK.finditer(readme)}
+
+
+def verdict(backend: str) -> str:
+    """Run the suite and return what it prints, less the figures that differ between machines."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "conformance/"]
+        command += [f"--backend={backend}", f"--report={folder}"]
+        output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return stable_part(output)
+
+
+def stable_part(output: str) -> str:
+    """The clause table, the limitations and the sentence; not the distances and grades."""
+    _, _, section = output.partition(" verdict on ")
+    table, _distances, _legend, *rest = section.split("\n", 1)[1].split("\n\n")
+    *limitations, sentence = "\n\n".join(rest).split("\n\n")
+    lines = [sentence.splitlines()[0]]
+    without_trailing_space = "\n".join(line.rstrip() for line in table.splitlines())
+    return "\n\n".join([without_trailing_space, *limitations, *lines]) + "\n"
+
+
+def main() -> None:
+    """Write every verdict of the README anew."""
+    readme = README.read_text(encoding="utf-8")
+    readme = BLOCK.sub(
+        lambda match: f"<!-- verdict: {match['backend']} -->\n```text\n{verdict(match['backend'])}```\n",
+        readme,
+    )
+    README.write_text(readme, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
