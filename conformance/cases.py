@@ -16,7 +16,10 @@ import numpy as np
 from conformance.protocol import OPERATIONS, Operation
 from reference.numbers.formats import FORMATS, Format
 
-MAX_ROWS, MAX_TOKENS, MAX_GENERIC_TOKENS = 8, 24, 64
+ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 7, 16, 24), (1, 3, 7, 24, 64)
+"""Lengths that are drawn: few, because a backend may compile anew for each shape."""
+
+MAX_ROWS, MAX_TOKENS = ROWS[-1], TOKENS[-1]
 
 Limits = Mapping[str, tuple[Any, ...]]
 """The values that a backend takes of the options which it cannot vary freely."""
@@ -134,13 +137,15 @@ def cases(
 
 
 def _shape(draw: st.DrawFn, region: str, max_tokens: int) -> tuple[int, int]:
-    if region == "generic" and max_tokens == MAX_TOKENS:
-        max_tokens = MAX_GENERIC_TOKENS
-    rows = 1 if region == "one-row" else draw(_integers(2 if region == "empty-rows" else 1, MAX_ROWS))
+    rows = 1 if region == "one-row" else draw(_length(ROWS, 2 if region == "empty-rows" else 1))
     if region == "square":
         return rows, rows
-    tokens = 1 if region == "one-token" else draw(_integers(3 if region == "holes" else 1, max_tokens))
-    return rows, tokens
+    if region == "one-token":
+        return rows, 1
+    lengths = GENERIC_TOKENS if region == "generic" and max_tokens == MAX_TOKENS else TOKENS
+    return rows, draw(
+        _length(lengths, 3 if region == "holes" else 1, max_tokens if lengths is TOKENS else lengths[-1])
+    )
 
 
 def _numbers(draw: st.DrawFn, region: str, form: Format, shape: tuple[int, ...]) -> np.ndarray:
@@ -203,6 +208,11 @@ def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
 @cache
 def _integers(low: int, high: int) -> st.SearchStrategy[int]:
     return st.integers(low, high)
+
+
+@cache
+def _length(lengths: tuple[int, ...], low: int, high: int = GENERIC_TOKENS[-1]) -> st.SearchStrategy[int]:
+    return st.sampled_from([n for n in lengths if low <= n <= high])
 
 
 @cache

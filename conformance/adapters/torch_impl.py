@@ -14,4 +14,4 @@ from torch_impl.gae import (
 __all__ = ["discounted_returns", "gae", "lambda_returns", "n_step_advantages", "td_errors", "whiten"]
 
 array_library = "torch"
-name = f"torch_impl (torch {version('torch')})"
+name = f"torch_impl (torch {version('torch').partition('+')[0]})"

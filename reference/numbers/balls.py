@@ -6,6 +6,7 @@ widens its result by what a dtype may lose there, so that the ball ends as the s
 formula can give in that precision, whatever the library rounds and in whatever order it sums.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,7 @@ def array(x: Any, rounding: Rounding | None = None, perturbation: float = 0.0) -
     result = np.empty(values.shape, dtype=object)
     for index in np.ndindex(values.shape):
         middle = float(values[index])
-        finite = middle - middle == 0.0
-        value = arb(middle, abs(middle) * perturbation) if finite else _special(middle)
+        value = arb(middle, abs(middle) * perturbation) if math.isfinite(middle) else _special(middle)
         result[index] = Ball(value, *losses)
     return result if values.ndim else result[()]
 
@@ -277,11 +277,11 @@ def _value(x: Any) -> arb | None:
     if isinstance(x, Ball):
         return x.value
     if isinstance(x, float):
-        return arb(x) if x - x == 0.0 else _special(x)
+        return arb(x) if math.isfinite(x) else _special(x)
     return arb(int(x)) if isinstance(x, int | np.integer | np.bool_) else None
 
 
 def _special(x: float) -> arb:
-    if x != x:
+    if math.isnan(x):
         return arb.nan()
     return arb.pos_inf() if x > 0 else arb.neg_inf()

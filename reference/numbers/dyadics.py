@@ -10,6 +10,7 @@ backend has to answer exactly. What is no dyadic rational (a square root, a quot
 is all that depends on it.
 """
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -112,7 +113,7 @@ def number(value: Any, _like: Any = None) -> Dyadic:
     """Turn a float, integer or fraction into a dyadic rational; what is none is lost."""
     if isinstance(value, Dyadic):
         return value
-    if isinstance(value, float) and value - value != 0.0:  # NaN or infinite
+    if isinstance(value, float) and not math.isfinite(value):
         return LOST
     numerator, denominator = value.as_integer_ratio()
     if denominator & (denominator - 1):

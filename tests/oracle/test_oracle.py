@@ -1,0 +1,113 @@
+"""The oracle: what it permits is neither everything nor less than a correct computation gives."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.cases import Case, ordinary
+from conformance.oracle import FACTOR, Permitted, attainable, grade, judged, permitted
+from conformance.protocol import OPERATIONS
+from reference.numbers.formats import FORMATS
+
+PAIRS = [(operation, dtype) for operation in OPERATIONS for dtype in FORMATS]
+
+
+def middles(allowed: Permitted) -> np.ndarray:
+    """The middle of each permitted interval."""
+    return np.array([float(ball.value.mid()) for ball in allowed.balls.flat]).reshape(allowed.balls.shape)
+
+
+def halves(allowed: Permitted) -> np.ndarray:
+    """Half the width of each permitted interval."""
+    return np.array([float(ball.value.rad()) for ball in allowed.balls.flat]).reshape(allowed.balls.shape)
+
+
+@pytest.mark.parametrize(("operation", "dtype"), PAIRS)
+@pytest.mark.parametrize("seed", range(5))
+def test_four_half_widths_off_fails_and_the_rounded_truth_passes(
+    operation: str, dtype: str, seed: int
+) -> None:
+    case = ordinary(operation, dtype, {}, seed)
+    allowed = permitted(case)
+    middle, half = middles(allowed), halves(allowed)
+    truth = FORMATS[dtype].round(OPERATIONS[operation].reference(*case.arguments.values(), **case.options))
+    for index in judged(case, middle):
+        assert half[index] > 0.0
+        assert allowed.distance(index, float(truth[index])) <= 1.0
+        assert allowed.distance(index, middle[index] + 4.0 * half[index]) > 1.0
+        assert allowed.distance(index, middle[index] - 4.0 * half[index]) > 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "operation", ["td_errors", "n_step_advantages", "gae", "lambda_returns", "discounted_returns"]
+)
+def test_interval_is_as_narrow_as_the_roundings_of_the_formula(operation: str, dtype: str) -> None:
+    """In a linear formula, each rounding adds at most what FACTOR roundings of the inputs can cause."""
+    case = ordinary(operation, dtype, {}, 0)
+    allowed, reach = permitted(case), attainable(case)
+    roundings = 6 * case.arguments["mask"].shape[1]  # a token: γV, r +, − V, γλ, γλA, δ +
+    for index in judged(case, reach):
+        half, conditioning = float(allowed.balls[index].value.rad()), float(reach[index].value.rad())
+        assert half <= FACTOR * (1 + roundings) * conditioning
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_exact_where_no_order_of_evaluation_rounds(dtype: str) -> None:
+    ones, mask = np.ones((1, 4)), np.ones((1, 4), dtype=bool)
+    arguments = {"rewards": ones, "values": ones, "mask": mask, "bootstrap_value": np.ones(1)}
+    case = Case("gae", arguments, {"gamma": 1.0, "lam": 0.5, "masked": "skip"}, dtype, "exact", exact=True)
+    allowed = permitted(case)
+    assert list(allowed.exact[0]) == [Fraction(15, 8), Fraction(7, 4), Fraction(3, 2), Fraction(1)]
+    assert allowed.distance((0, 0), 1.875) == 0.0
+    assert allowed.distance((0, 0), float(np.nextafter(1.875, 2))) == np.inf
+    thirds = case.with_arguments(rewards=FORMATS[dtype].round(ones / 3))
+    assert permitted(thirds.with_options(lam=0.9)).exact[0, 0] is None
+
+
+def test_nan_never_passes_and_infinity_only_beyond_the_largest_number() -> None:
+    case = ordinary("discounted_returns", "float16", {}, 0)
+    assert permitted(case).distance((0, 0), np.nan) == np.inf
+    assert permitted(case).distance((0, 0), np.inf) == np.inf
+    huge = permitted(case.with_arguments(rewards=np.full((3, 5), 60000.0)))
+    assert huge.distance((0, 0), np.inf) == 1.0
+    assert huge.distance((0, 0), -np.inf) == np.inf
+
+
+def test_unbounded_interval_decides_nothing() -> None:
+    case = ordinary("whiten", "float32", {}, 0).with_options(eps=0.0)
+    flat = case.with_arguments(x=np.full((3, 5), 0.1))
+    assert np.isnan(permitted(flat).distance((0, 0), 1.0))
+
+
+def test_other_formula_widens_to_the_hull_and_is_exact_only_where_both_are() -> None:
+    case = ordinary("td_errors", "float32", {}, 0)
+    reference = OPERATIONS["td_errors"].reference
+
+    def shifted(*rows: Any, gamma: Any) -> Any:
+        return reference(*rows, gamma=gamma) + 1.0
+
+    alone, both = permitted(case), permitted(case, shifted)
+    middle = middles(alone)
+    assert alone.distance((0, 0), middle[0, 0] + 1.0) > 1.0
+    assert both.distance((0, 0), middle[0, 0] + 1.0) <= 1.0
+    assert both.distance((0, 0), middle[0, 0]) <= 1.0
+
+
+def test_grade_is_small_for_the_rounded_truth_and_large_for_lost_digits() -> None:
+    case = ordinary("gae", "float64", {}, 0)
+    truth = OPERATIONS["gae"].reference(*case.arguments.values(), **case.options)
+    single = truth.astype(np.float32).astype(np.float64)
+    assert grade(case, truth) < 2.0 < grade(case, single)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_attainable_lies_within_permitted(operation: str) -> None:
+    """What inputs off by one unit roundoff can cause, any correct backend may answer."""
+    case = ordinary(operation, "float32", {}, 1)
+    reach, allowed = attainable(case), permitted(case)
+    contained: Callable[[Any, Any], bool] = lambda outer, inner: outer.value.contains(inner.value)  # noqa: E731
+    assert all(contained(allowed.balls[i], reach[i]) for i in judged(case, reach))
