@@ -141,6 +141,15 @@ def where(condition: Any, x: Any, y: Any) -> Array:
     return _elementwise("where", condition, x, y)
 
 
+def kink(x: Array, y: Array, below: Any, above: Any) -> Array:
+    """`below` where x < y and `above` where x > y: the two sides of a derivative that jumps at x = y.
+
+    At the tie any value between the sides is a right subgradient: balls, when equal or undecided, take the
+    hull of both; floats and symbols take `below`.
+    """
+    return _elementwise("kink", x, y, below, above)
+
+
 def total(x: Array, axis: int | None = None) -> Array:
     """Sum. On balls, an enclosure of what every order of summation may give."""
     system = system_of(x)

@@ -210,6 +210,12 @@ def where(condition: bool | None, x: Any, y: Any) -> Ball:
     return _exact(ball, a if condition else b)
 
 
+def kink(x: Any, y: Any, below: Any, above: Any) -> Ball:
+    """One side or the other; everything between them where the balls touch."""
+    side = less(x, y) or (False if less(y, x) else None)
+    return where(side, below, above)
+
+
 def total(terms: list[Any]) -> Ball:
     """Sum: n terms in any order lose at most n - 1 roundings of the sum of their absolute values.
 

@@ -154,6 +154,16 @@ def where(condition: bool | None, x: Any, y: Any) -> Dyadic:
     return LOST if condition is None else number(x if condition else y)
 
 
+def kink(x: Any, y: Any, below: Any, above: Any) -> Dyadic:
+    """One side or the other; at the tie only what both agree on is demanded."""
+    a, b = number(below), number(above)
+    if less(x, y):
+        return a
+    if less(y, x):
+        return b
+    return a if a.units is not None and a.value == b.value else LOST
+
+
 def maximum(x: Any, y: Any) -> Dyadic:
     """The larger of the two."""
     return _chosen(less(x, y), y, x)

@@ -28,6 +28,11 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
 
+def kink(x: Any, y: Any, below: Any, above: Any) -> Any:
+    """Below up to the tie, above behind it."""
+    return np.where(np.greater(x, y), above, below)
+
+
 def log_sigmoid(x: Any) -> Any:
     """log(1 / (1 + exp(-x))) = min(x, 0) - log1p(exp(-|x|))."""
     return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))

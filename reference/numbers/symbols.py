@@ -54,6 +54,11 @@ def where(condition: Any, x: sympy.Expr, y: sympy.Expr) -> sympy.Expr:
     return sympy.Piecewise((x, condition), (y, True))
 
 
+def kink(x: sympy.Expr, y: sympy.Expr, below: sympy.Expr, above: sympy.Expr) -> sympy.Expr:
+    """A Piecewise of both sides, with the tie below."""
+    return where(sympy.Le(x, y), below, above)
+
+
 def total(terms: list[sympy.Expr]) -> sympy.Expr:
     """The sum of a list."""
     return sympy.Add(*terms)
