@@ -146,7 +146,7 @@ class Backend:
         """Call an operation; raise Limited, BadCall or OutOfService when there is no result to judge."""
         options = self._accepted(operation, options)
         reply = self._ask(operation, "call", arguments=arguments, options=options, dtype=dtype, layout=layout)
-        values, expected = reply["result"], OPERATIONS[operation].result_shape(arguments)
+        values, expected = _in_one(operation, reply["result"]), OPERATIONS[operation].result_shape(arguments)
         if values.shape != expected:
             letters = ", ".join(OPERATIONS[operation].result)
             raise BadCall(f"{operation} returned shape {values.shape}, expected ({letters}) = {expected}")
@@ -244,6 +244,20 @@ class Backend:
         message = f"{operation} {fate}, called with shapes {shapes} and options {arguments.get('options')}"
         self.out_of_service[operation] = message
         return OutOfService(message)
+
+
+def _in_one(operation: str, result: Any) -> np.ndarray:
+    """Line up the scalars of a dict in the protocol's order; an array is what it is."""
+    keys = OPERATIONS[operation].keys
+    if isinstance(result, dict) != bool(keys):
+        expected = f"a dict with the keys {', '.join(keys)}" if keys else "an array"
+        raise BadCall(f"{operation} returned a {type(result).__name__}, expected {expected}")
+    if not keys:
+        return np.asarray(result)
+    wrong = [key for key in keys if key not in result or result[key].shape != ()]
+    if wrong:
+        raise BadCall(f"{operation} returned no 0-d array under {', '.join(map(repr, wrong))}")
+    return np.array([float(result[key]) for key in keys])
 
 
 def _at(where: str) -> str:

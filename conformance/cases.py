@@ -13,13 +13,17 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 
-from conformance.protocol import OPERATIONS, Operation
+from conformance.protocol import OPERATIONS, Argument, Operation
+from conformance.values import log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
 ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 7, 16, 24), (1, 3, 7, 24, 64)
 """Lengths that are drawn: few, because a backend may compile anew for each shape."""
 
 MAX_ROWS, MAX_TOKENS = ROWS[-1], TOKENS[-1]
+
+VOCABULARY, DIMENSIONS = (2, 1, 3, 5), (2, 1, 3, 5)
+"""Sizes of the vocabulary and of parameter vectors."""
 
 Limits = Mapping[str, tuple[Any, ...]]
 """The values that a backend takes of the options which it cannot vary freely."""
@@ -46,36 +50,6 @@ class Case:
         return replace(self, options={**self.options, **options})
 
 
-EXACT_VALUES = (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, -0.5, 4.0, 0.25, -3.0, -4.0, 8.0, 1.5, -0.25, -8.0)
-
-
-@cache
-def nasty_values(form: Format) -> tuple[float, ...]:
-    """Values ordered from simple to nasty, each a number of the format; up to 10⁴, or what squares there."""
-    ulp = 2 * form.unit_roundoff
-    values = [0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.25, 3.0, -3.0, 0.1, -0.1, 1 / 3, -2 / 3, 0.9, 0.99]
-    values += [1 + ulp, 1 - ulp / 2, -1 - ulp, 10.0, -10.0, 20.0, -20.0, 1e-3, -1e-3, 88.0, -88.0, 1e3, -1e3]
-    values += [1e-6, -1e-6, 1e4, -1e4]
-    bound = form.largest**0.5 / (MAX_ROWS * MAX_TOKENS)
-    return tuple(float(form.round(v)) for v in values if abs(v) <= max(bound, 1.0))
-
-
-OPTION_VALUES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
-    "gamma": ((1.0, 0.0, 0.5), (1.0, 0.99, 0.0, 0.5, 0.9, 0.997)),
-    "lam": ((1.0, 0.0, 0.5), (0.95, 1.0, 0.0, 0.5, 0.9, 0.25)),
-    "masked": (("skip", "zero"), ("skip", "zero")),
-    "n": ((1, 2, 3), (1, 2, 3, 5, 17, MAX_TOKENS + 3)),
-    "shift_mean": ((True, False), (True, False)),
-    "ddof": ((1, 0), (1, 0)),
-    "eps": ((1e-8, 1e-5), (1e-8, 1e-5, 1e-3, 1.0)),
-}
-"""Values of each option: those for exact inputs, and those for the others, simplest first."""
-
-ORDINARY = {
-    "gamma": 0.9, "lam": 0.5, "masked": "skip", "n": 2, "shift_mean": True, "ddof": 1, "eps": 1e-8,
-}  # fmt: skip
-"""One plain value of each option."""
-
 REGIONS: dict[str, str] = {
     "exact": "small dyadic numbers, γ and λ in {0, 1/2, 1}, any mask",
     "generic": "dense normal numbers of one scale and offset, right-padded rows",
@@ -89,6 +63,7 @@ REGIONS: dict[str, str] = {
     "square": "B = T",
     "terminated": "bootstrap value 0, rows of different length",
     "truncated": "bootstrap value not 0, rows of different length",
+    "extremes": "log-ratios up to ±800, any mask",
 }
 
 VALUE_REGIONS = ("exact", "generic", "adversarial")
@@ -96,18 +71,53 @@ MASK_REGIONS = ("holes", "empty-rows", "nothing-active", "one-active")
 SHAPE_REGIONS = ("one-token", "one-row", "square")
 
 
+ORDINARY_SIZES = {"B": 3, "T": 5, "V": 4, "N": 4, "D": 3}
+
+
 def ordinary(operation: str, dtype: str, limits: Limits, seed: int = 0) -> Case:
     """A plain call: dense normal numbers, nothing masked, terminated rows, one value of each option."""
-    rng, sizes = np.random.default_rng(seed), {"B": 3, "T": 5}
-    arguments = {}
+    rng, form = np.random.default_rng(seed), FORMATS[dtype]
+    arguments: dict[str, np.ndarray] = {}
     for argument in OPERATIONS[operation].arguments:
-        shape = tuple(sizes[letter] for letter in argument.shape)
-        numbers = FORMATS[dtype].round(rng.standard_normal(shape))
-        arguments[argument.name] = np.ones(shape, dtype=bool) if argument.kind == "mask" else numbers
+        shape = tuple(ORDINARY_SIZES[letter] for letter in argument.shape)
+        arguments[argument.name] = _dense(argument, shape, form, rng, arguments)
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = np.zeros_like(arguments["bootstrap_value"])
-    options = {name: limits.get(name, (ORDINARY[name],))[0] for name in OPERATIONS[operation].options}
+    options = {
+        name: limits.get(name, (ordinary_value(operation, name),))[0]
+        for name in OPERATIONS[operation].options
+    }
     return Case(operation, arguments, options, dtype, "ordinary")
+
+
+def _dense(
+    argument: Argument,
+    shape: tuple[int, ...],
+    form: Format,
+    rng: np.random.Generator,
+    others: dict[str, np.ndarray],
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> np.ndarray:
+    """Dense numbers of an argument's domain, all of one scale."""
+    match argument.kind:
+        case "mask":
+            return np.ones(shape, dtype=bool)
+        case "ids":
+            return rng.integers(0, 2, shape)
+        case "tokens":
+            return rng.integers(0, others[argument.beside].shape[-1], shape)
+        case "matrix":
+            factor = rng.integers(-2, 3, shape)
+            return np.asarray(factor @ factor.T + np.eye(len(factor)), dtype=np.float64)
+    numbers = rng.standard_normal(shape)
+    if argument.beside:
+        return form.round(others[argument.beside] - 0.3 * scale * numbers)
+    if argument.domain == "value":
+        return form.round(offset + scale * numbers)
+    return form.round(
+        {"logprob": -np.abs(numbers), "weight": np.abs(numbers)}.get(argument.domain, scale * numbers)
+    )
 
 
 @st.composite
@@ -122,18 +132,53 @@ def cases(
 ) -> Case:
     """Draw one call of an operation from a region, within what the backend can be called with."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
-    rows, tokens = _shape(draw, region, max_tokens)
+    sizes = _sizes(draw, region, max_tokens)
     arguments: dict[str, np.ndarray] = {}
     for argument in op.arguments:
-        shape = tuple({"B": rows, "T": tokens}[letter] for letter in argument.shape)
-        if argument.kind == "mask":
-            arguments[argument.name] = _mask(draw, region, rows, tokens)
-        else:
-            arguments[argument.name] = _numbers(draw, region, form, shape)
+        shape = tuple(sizes[letter] for letter in argument.shape)
+        arguments[argument.name] = _argument(draw, argument, region, form, shape, arguments)
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = _bootstrap(draw, region, arguments["bootstrap_value"])
     options = _options(draw, op, region == "exact", limits or {}, fixed or {})
     return Case(operation, arguments, options, dtype, region, exact=region == "exact")
+
+
+def _sizes(draw: st.DrawFn, region: str, max_tokens: int) -> dict[str, int]:
+    """A length for each letter; N shares B's, because no operation has both."""
+    rows, tokens = _shape(draw, region, max_tokens)
+    return {
+        "B": rows,
+        "N": rows,
+        "T": tokens,
+        "V": draw(_choice(*VOCABULARY)),
+        "D": draw(_choice(*DIMENSIONS)),
+    }
+
+
+def _argument(
+    draw: st.DrawFn,
+    argument: Argument,
+    region: str,
+    form: Format,
+    shape: tuple[int, ...],
+    others: dict[str, np.ndarray],
+) -> np.ndarray:
+    """Draw one argument; those drawn before it are there to stand beside."""
+    if argument.kind == "mask":
+        return _mask(draw, region, *shape)
+    if argument.kind in ("ids", "tokens"):
+        count = others[argument.beside].shape[-1] if argument.kind == "tokens" else 3
+        return np.asarray(_bytes(draw, shape) % count, dtype=np.int64)
+    if region == "generic" or argument.kind == "matrix":
+        rng = np.random.default_rng(draw(_integers(0, 2**32 - 1)))
+        scale, offset = draw(_choice(1.0, 0.01, 3.0)), draw(_choice(0.0, 2.0))
+        return _dense(argument, shape, form, rng, others, scale, offset)
+    if argument.beside:
+        table = np.array(log_ratios(form, region == "exact", region == "extremes"))
+        return form.round(others[argument.beside] - table[_bytes(draw, shape) % len(table)])
+    largest = max(form.largest**0.5 / (MAX_ROWS * MAX_TOKENS), 1.0)
+    table = np.array(numbers_of(argument.domain, form, region == "exact", largest))
+    return np.asarray(table[_bytes(draw, shape) % len(table)])
 
 
 def _shape(draw: st.DrawFn, region: str, max_tokens: int) -> tuple[int, int]:
@@ -146,15 +191,6 @@ def _shape(draw: st.DrawFn, region: str, max_tokens: int) -> tuple[int, int]:
     return rows, draw(
         _length(lengths, 3 if region == "holes" else 1, max_tokens if lengths is TOKENS else lengths[-1])
     )
-
-
-def _numbers(draw: st.DrawFn, region: str, form: Format, shape: tuple[int, ...]) -> np.ndarray:
-    if region == "generic":
-        rng = np.random.default_rng(draw(_integers(0, 2**32 - 1)))
-        scale, offset = draw(_choice(1.0, 0.01, 3.0)), draw(_choice(0.0, 2.0))
-        return form.round(offset + scale * rng.standard_normal(shape))
-    table = np.array(EXACT_VALUES if region == "exact" else nasty_values(form))
-    return np.asarray(table[_bytes(draw, shape) % len(table)])
 
 
 def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
@@ -191,7 +227,7 @@ def _options(
 ) -> dict[str, Any]:
     options = {}
     for name in operation.options:
-        values = OPTION_VALUES[name][0 if exact else 1]
+        values = option_values(operation.name, name, exact)
         allowed = limits.get(name, values)
         accepted = tuple(v for v in values if v in allowed) or tuple(allowed)
         options[name] = fixed[name] if name in fixed else draw(_choice(*accepted))
@@ -200,7 +236,7 @@ def _options(
 
 def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
-    whole = (MAX_ROWS, MAX_TOKENS)[: len(shape)]
+    whole = tuple(size for size, _ in zip((MAX_ROWS, MAX_TOKENS, VOCABULARY[-1]), shape, strict=False))
     raw = draw(_binary(int(np.prod(whole))))
     return np.frombuffer(raw, dtype=np.uint8).reshape(whole)[tuple(map(slice, shape))]
 

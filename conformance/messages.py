@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import OPTION_VALUES, Case
+from conformance.cases import Case
 from conformance.oracle import Permitted, judged, permitted
+from conformance.values import option_values
 
 MAX_NUMBERS = 40
 """An argument with more entries is shown as the call that shrinking stopped at, shortened."""
@@ -19,7 +20,9 @@ def as_code(case: Case) -> list[str]:
     return [*lines, f"{case.operation}({', '.join(case.arguments)}{options})  # in {case.dtype}"]
 
 
-def mismatch(case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...]) -> list[str]:
+def mismatch(
+    case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...], what: str = "result"
+) -> list[str]:
     """Describe the element that is farthest from its permitted interval."""
     low, high = allowed.bounds(worst)
     distance = allowed.distance(worst, float(got[worst]))
@@ -28,11 +31,12 @@ def mismatch(case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, 
     how_far = "" if low == high else f" ({distance:.3g} half widths from its middle)"
     place = ", ".join(map(str, worst))
     lines = [
-        f"got        {case.operation}[{place}] = {float(got[worst])!r}",
+        f"got        {what}[{place}] = {float(got[worst])!r}",
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
-    return lines + [f"note       {text}" for text in explanations(case, got)]
+    notes = explanations(case, got) if what == "result" else []
+    return lines + [f"note       {text}" for text in notes]
 
 
 def explanations(case: Case, got: np.ndarray) -> list[str]:
@@ -44,7 +48,7 @@ def explanations(case: Case, got: np.ndarray) -> list[str]:
 def variants(case: Case) -> Iterator[tuple[str, Case]]:
     """Other readings of the same call: each option at another value, another bootstrap, another mask."""
     for name, value in case.options.items():
-        for other in OPTION_VALUES[name][1]:
+        for other in option_values(case.operation, name):
             if other != value:
                 yield f"{case.operation} with {name}={other!r}", case.with_options(**{name: other})
     zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}

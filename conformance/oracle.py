@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flint import arb
 
+from conformance.callables import bind
 from conformance.cases import Case
 from conformance.protocol import OPERATIONS
 from reference.numbers import balls, dyadics
@@ -81,21 +82,38 @@ def permitted(case: Case, also: Callable[..., Any] | None = None) -> Permitted:
     return Permitted(np.asarray(hull(first.balls, second.balls), dtype=object), exact, first.format)
 
 
-def _permitted(case: Case, formula: Callable[..., Any]) -> Permitted:
+def _permitted(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> Permitted:
     form = FORMATS[case.dtype]
     rounding = balls.Rounding(form, FACTOR)
 
     def as_balls(x: Any) -> Any:
         return balls.array(x, rounding, FACTOR * form.unit_roundoff)
 
-    widened = _run(case, formula, as_balls)
+    widened = _run(case, formula, as_balls, *before)
     exact = np.full(widened.shape, None, dtype=object)
     if case.exact:
-        rational: Any = _run(case, formula, np.frompyfunc(dyadics.number, 1, 1))
+        rational: Any = _run(case, formula, np.frompyfunc(dyadics.number, 1, 1), *before)
         for index in np.ndindex(widened.shape):
             if form.holds(rational[index], SPARE_BITS):
                 exact[index] = rational[index].value
     return Permitted(widened, exact, form)
+
+
+def permitted_gradients(case: Case, upstream: np.ndarray) -> dict[str, Permitted]:
+    """Run the reference's gradient on balls, for an upstream gradient: a permitted set for each argument."""
+    operation = OPERATIONS[case.operation]
+    gradient = operation.gradient
+    assert gradient is not None
+    found = {}
+    for k, name in enumerate(operation.differentiable):
+
+        def one(*arguments: Any, _index: int = k, **options: Any) -> Any:
+            given, *rest = arguments
+            result = gradient(given, *bind(case.operation, tuple(rest)), **options)
+            return result[_index] if isinstance(result, tuple) else result
+
+        found[name] = _permitted(case, one, upstream)
+    return found
 
 
 def attainable(case: Case) -> np.ndarray:
@@ -126,8 +144,14 @@ def judged(case: Case, values: np.ndarray) -> list[tuple[int, ...]]:
     return [i for i in np.ndindex(values.shape) if mask is None or mask.shape != values.shape or mask[i]]
 
 
-def _run(case: Case, formula: Callable[..., Any], convert: Callable[[Any], Any]) -> np.ndarray:
+def _run(
+    case: Case, formula: Callable[..., Any], convert: Callable[[Any], Any], *before: np.ndarray
+) -> np.ndarray:
     """Call a formula with the case's real arguments and float options converted to a number system."""
-    arguments = [convert(x) if x.dtype == np.float64 else x for x in case.arguments.values()]
+    arguments = tuple(convert(x) if x.dtype == np.float64 else x for x in case.arguments.values())
+    given = tuple(convert(x) for x in before) + (arguments if before else bind(case.operation, arguments))
     options = {name: convert(x) if type(x) is float else x for name, x in case.options.items()}
-    return np.asarray(formula(*arguments, **options), dtype=object)
+    result = formula(*given, **options)
+    if isinstance(result, dict):
+        result = [result[key] for key in OPERATIONS[case.operation].keys]
+    return np.asarray(result, dtype=object)

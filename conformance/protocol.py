@@ -23,7 +23,12 @@ class Argument:
     name: str
     shape: tuple[str, ...]
     kind: str = "real"
-    """"real", or "mask" (boolean, True at tokens that take part)."""
+    """"real"; "mask" (boolean, True at tokens that take part); "ids" (integers); "tokens" (integers below the
+    last length of the argument it stands beside); "matrix" (symmetric, positive definite)."""
+    domain: str = "value"
+    """What its numbers are: see `conformance.values`."""
+    beside: str = ""
+    """The argument from which it differs by a log-ratio, or from whose vocabulary its tokens come."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,12 @@ class Operation:
     """Keyword-only options with their defaults; REQUIRED where there is none."""
     reference: Callable[..., Any]
     result: tuple[str, ...] = ("B", "T")
+    differentiable: tuple[str, ...] = ()
+    """Arguments that a gradient flows to."""
+    gradient: Callable[..., Any] | None = None
+    """The reference's vector-Jacobian product: upstream first, then as `reference`."""
+    keys: tuple[str, ...] = ()
+    """Names of the scalars, when the result is a dict of them."""
     constant: bool = False
     """True when no gradient may flow through the result."""
     row_wise: bool = field(default=True)
@@ -51,7 +62,7 @@ class Operation:
     def result_shape(self, arguments: dict[str, np.ndarray]) -> tuple[int, ...]:
         """Tell the shape of the result of a call."""
         sizes = self.dimensions(arguments)
-        return tuple(sizes[letter] for letter in self.result)
+        return (len(self.keys),) if self.keys else tuple(sizes[letter] for letter in self.result)
 
 
 _MASK = Argument("mask", ("B", "T"), "mask")

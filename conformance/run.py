@@ -14,8 +14,9 @@ import numpy as np
 from conformance.backend import Backend, BadCall, Limited
 from conformance.cases import MAX_TOKENS, Case, cases, ordinary
 from conformance.messages import as_code, mismatch
-from conformance.oracle import Permitted, grade, judged, permitted
+from conformance.oracle import Permitted, grade, judged, permitted, permitted_gradients
 from conformance.protocol import OPERATIONS
+from reference.numbers.formats import FORMATS
 
 EXAMPLES = {"quick": 5, "default": 10, "thorough": 120}
 """Inputs tried in each region, by profile."""
@@ -131,14 +132,14 @@ class Run:
             self.permitted_base(ordinary(self.operation, self.dtype, limits, seed))
         self.conforms(case)
 
-    def judge(self, case: Case, got: np.ndarray, allowed: Permitted) -> None:
-        """Demand that every specified element of a result is permitted."""
+    def judge(self, case: Case, got: np.ndarray, allowed: Permitted, what: str = "result") -> None:
+        """Demand that every specified element of a result, or of a gradient, is permitted."""
         distances = {i: allowed.distance(i, float(got[i])) for i in judged(case, got)}
         decided = {i: d for i, d in distances.items() if not np.isnan(d)}
         if decided:
             worst = max(decided, key=lambda i: decided[i])
             if decided[worst] > 1.0:
-                raise NonConformance(case, lambda: mismatch(case, got, allowed, worst))
+                raise NonConformance(case, lambda: mismatch(case, got, allowed, worst, what))
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances
 
@@ -152,10 +153,24 @@ class Run:
             self.fail(case, f"{case.operation} changed its own input: {', '.join(output.changed)}")
         return output.values
 
-    def gradients(self, case: Case, names: list[str]) -> dict[str, np.ndarray]:
-        """Differentiate Σ g · result for an upstream gradient g that is never all ones."""
+    def differentiates(self, case: Case) -> None:
+        """Ask for the gradient of a random upstream gradient, and demand that it is permitted."""
+        upstream = self.upstream(case)
+        allowed = permitted_gradients(case, upstream)
+        got = self.gradients(case, list(allowed), upstream)
+        for name, permitted_set in allowed.items():
+            self.judge(case, got[name], permitted_set, f"gradient in {name}")
+
+    def upstream(self, case: Case) -> np.ndarray:
+        """An upstream gradient that is never all ones, a function of the case alone."""
         shape = OPERATIONS[case.operation].result_shape(case.arguments)
-        upstream = 1.0 + np.arange(np.prod(shape, dtype=int)).reshape(shape) % 3
+        rng = np.random.default_rng(crc32(pickle.dumps(case.arguments)))
+        if case.exact:
+            return rng.choice([-2.0, 0.5, 2.0, 4.0], shape)
+        return FORMATS[case.dtype].round(rng.standard_normal(shape))
+
+    def gradients(self, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
+        """Differentiate Σ upstream · result with respect to the named arguments."""
         try:
             return self.backend.gradients(
                 case.operation, case.arguments, case.options, case.dtype, names, upstream

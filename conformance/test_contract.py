@@ -3,11 +3,12 @@
 import numpy as np
 
 from conformance.backend import Limited
-from conformance.cases import MASK_REGIONS, OPTION_VALUES, SHAPE_REGIONS, Case
+from conformance.cases import MASK_REGIONS, SHAPE_REGIONS, Case
 from conformance.marks import clauses, operations
 from conformance.oracle import Permitted, judged, permitted
 from conformance.protocol import OPERATIONS
 from conformance.run import Run
+from conformance.values import option_values
 from reference.numbers.formats import FORMATS
 
 ANY_MASK = ("adversarial", "holes", "empty-rows")
@@ -67,7 +68,7 @@ def test_constants(run: Run) -> None:
 
     def check(case: Case) -> None:
         names = [a.name for a in OPERATIONS[case.operation].arguments if a.kind == "real"]
-        found = run.gradients(case, names)
+        found = run.gradients(case, names, run.upstream(case))
         leaks = [name for name in names if np.nan_to_num(found[name], nan=1.0).any()]
         run.seen(case, not leaks, f"a gradient flows into {', '.join(leaks)}: detach the result")
 
@@ -77,9 +78,11 @@ def test_constants(run: Run) -> None:
 @clauses("contract.options-used")
 def test_options_used(run: Run) -> None:
     """An option at another value changes the result where the permitted answers do not overlap."""
-
     limits = run.backend.limits(run.operation)
-    choices = {name: limits.get(name, OPTION_VALUES[name][1]) for name in OPERATIONS[run.operation].options}
+    choices = {
+        name: limits.get(name, option_values(run.operation, name))
+        for name in OPERATIONS[run.operation].options
+    }
 
     def check(case: Case) -> None:
         if all(len(values) == 1 for values in choices.values()):

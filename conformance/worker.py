@@ -16,6 +16,7 @@ import numpy as np
 
 from conformance import loading
 from conformance.arrays import device_name, dtype_name
+from conformance.callables import bind
 
 Reply = dict[str, Any]
 
@@ -55,14 +56,17 @@ class Server:
     ) -> Reply:
         """Call an operation and tell its result, and which arguments it changed."""
         arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
-        result = getattr(self.backend, operation)(*arrays.values(), **options)
+        result = getattr(self.backend, operation)(*bind(operation, tuple(arrays.values())), **options)
+        if isinstance(result, float | int) and not arrays:
+            return {"result": np.asarray(float(result)), "dtype": dtype, "device": "", "changed": []}
+        if isinstance(result, dict):
+            return self._reply_of_dict(operation, result, arguments, arrays)
         back = self._read(operation, result)
-        changed = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
         return {
             "result": back,
             "dtype": dtype_name(result, back),
             "device": device_name(result),
-            "changed": changed,
+            "changed": self._changed(arguments, arrays),
         }
 
     def gradients(
@@ -79,10 +83,25 @@ class Server:
 
         def function(*leaves: Any) -> Any:
             given = {**arrays, **dict(zip(names, leaves, strict=True))}
-            return getattr(self.backend, operation)(*given.values(), **options)
+            return getattr(self.backend, operation)(*bind(operation, tuple(given.values())), **options)
 
         found = self.hooks.gradient(function, [arrays[name] for name in names], cotangent)
         return {"gradients": {n: self.hooks.to_numpy(g) for n, g in zip(names, found, strict=True)}}
+
+    def _reply_of_dict(
+        self, operation: str, result: dict[str, Any], arguments: dict[str, np.ndarray], arrays: dict[str, Any]
+    ) -> Reply:
+        read = {key: self._read(f"{operation}[{key!r}]", value) for key, value in result.items()}
+        dtypes = {dtype_name(value, read[key]) for key, value in result.items()}
+        return {
+            "result": read,
+            "dtype": " and ".join(sorted(dtypes)),
+            "device": next((device_name(value) for value in result.values()), ""),
+            "changed": self._changed(arguments, arrays),
+        }
+
+    def _changed(self, arguments: dict[str, np.ndarray], arrays: dict[str, Any]) -> list[str]:
+        return [name for name, x in arguments.items() if not self._same(arrays[name], x)]
 
     def _array(self, x: np.ndarray, dtype: str, layout: str) -> Any:
         dtype = dtype if x.dtype == np.float64 else str(x.dtype)

@@ -1,0 +1,104 @@
+"""The numbers that inputs are made of: tables from simple to nasty, by what an argument means.
+
+The domain of an argument says what its numbers are: "value" (rewards, values, advantages, scores), "logprob"
+(at most 0), "logit", "log-weight", "weight" (at least 0). A log-probability that stands beside another one,
+of an older or a reference policy, is that one less a log-ratio from a table of its own.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from reference.numbers.formats import Format
+
+CLIP_LOW, CLIP_HIGH = 0.2, 0.28
+"""Clip bounds of which the log-ratio tables hold the boundary and its neighbours."""
+
+EXACT = {
+    "value": (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, -0.5, 4.0, 0.25, -3.0, -4.0, 8.0, 1.5, -0.25, -8.0),
+    "logprob": (0.0, -1.0, -2.0, -0.5, -4.0, -0.25, -3.0, -8.0),
+    "logit": (0.0,),
+    "log-weight": (0.0,),
+    "weight": (1.0, 0.0, 2.0, 0.5, 4.0, 0.25),
+}
+"""Small dyadic numbers, by domain; where a formula takes an exponential, only what it takes exactly."""
+
+
+def numbers_of(domain: str, form: Format, exact: bool, largest: float) -> tuple[float, ...]:
+    """The table of a domain, ordered from simple to nasty, each a number of the format."""
+    return EXACT[domain] if exact else _nasty(domain, form, largest)
+
+
+@cache
+def _nasty(domain: str, form: Format, largest: float) -> tuple[float, ...]:
+    ulp = 2 * form.unit_roundoff
+    near_one = (1 + ulp, 1 - ulp / 2)
+    small = (
+        0.0,
+        1.0,
+        0.5,
+        2.0,
+        0.25,
+        3.0,
+        0.1,
+        1 / 3,
+        0.9,
+        *near_one,
+        1e-3,
+        10.0,
+        20.0,
+        88.0,
+        1e-6,
+        1e3,
+        1e4,
+    )
+    match domain:
+        case "logprob":
+            values = [-x for x in small if x <= 1e3]
+        case "weight":
+            values = [x for x in (1.0, 0.0, *small) if x <= 1e3]
+        case "log-weight":
+            values = [sign * x for x in small if x <= 90.0 for sign in (1.0, -1.0)]
+        case _:
+            values = [sign * x for x in small for sign in (1.0, -1.0)]
+    return tuple(dict.fromkeys(float(form.round(x)) for x in values if abs(x) <= largest))
+
+
+@cache
+def log_ratios(form: Format, exact: bool, extreme: bool) -> tuple[float, ...]:
+    """Log-ratios: 0, in and out of the clip bounds, on them and beside them; extremes on request."""
+    if exact:
+        return (0.0,)
+    bounds = [float(form.round(np.log(x))) for x in (1 - CLIP_LOW, 1 + CLIP_LOW, 1 + CLIP_HIGH, 3.0)]
+    beside = [b * (1 + k * 4 * form.unit_roundoff) for b in bounds for k in (0, 1, -1)]
+    values = [0.0, 0.1, -0.1, 0.5, -0.5, 1e-3, -1e-3, 2.0, -2.0, *beside, 5.0, -5.0]
+    values += [20.0, -20.0, 30.0, -30.0, 90.0, -90.0, 800.0, -800.0] if extreme else []
+    return tuple(float(form.round(x)) for x in values)
+
+
+OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "gamma": ((1.0, 0.0, 0.5), (1.0, 0.99, 0.0, 0.5, 0.9, 0.997)),
+    "lam": ((1.0, 0.0, 0.5), (0.95, 1.0, 0.0, 0.5, 0.9, 0.25)),
+    "masked": (("skip", "zero"), ("skip", "zero")),
+    "n": ((1, 2, 3), (1, 2, 3, 5, 17, 27)),
+    "shift_mean": ((True, False), (True, False)),
+    "ddof": ((1, 0), (1, 0)),
+    "eps": ((1e-8, 1e-5), (1e-8, 1e-5, 1e-3, 1.0)),
+}
+"""Values of each option: those for exact inputs, and those for the others, simplest first."""
+
+ORDINARY: dict[str, Any] = {
+    "gamma": 0.9, "lam": 0.5, "masked": "skip", "n": 2, "shift_mean": True, "ddof": 1, "eps": 1e-8,
+}  # fmt: skip
+"""One plain value of each option."""
+
+
+def option_values(operation: str, option: str, exact: bool = False) -> tuple[Any, ...]:
+    """The values of an option that the suite tries; an entry "operation.option" goes before "option"."""
+    return OPTIONS.get(f"{operation}.{option}", OPTIONS.get(option, ((), ())))[0 if exact else 1]
+
+
+def ordinary_value(operation: str, option: str) -> Any:
+    """One plain value of an option."""
+    return ORDINARY.get(f"{operation}.{option}", ORDINARY.get(option))
