@@ -238,7 +238,8 @@ def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
     whole = tuple(size for size, _ in zip((MAX_ROWS, MAX_TOKENS, VOCABULARY[-1]), shape, strict=False))
     raw = draw(_binary(int(np.prod(whole))))
-    return np.frombuffer(raw, dtype=np.uint8).reshape(whole)[tuple(map(slice, shape))]
+    # Shrinking moves large bytes to the end: read backwards, they come first, and the shape can shrink.
+    return np.frombuffer(raw, dtype=np.uint8)[::-1].reshape(whole)[tuple(map(slice, shape))]
 
 
 @cache
