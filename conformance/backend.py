@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.protocol import OPERATIONS, REQUIRED
+from conformance.operations import OPERATIONS
+from conformance.protocol import REQUIRED
 
 ROOT = Path(__file__).parent.parent
 LOADING_LIMIT_FACTOR = 5
@@ -138,7 +139,7 @@ class Backend:
     def call(
         self,
         operation: str,
-        arguments: dict[str, np.ndarray],
+        arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
         layout: str = "plain",
@@ -159,7 +160,7 @@ class Backend:
     def gradients(
         self,
         operation: str,
-        arguments: dict[str, np.ndarray],
+        arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
         names: list[str],
@@ -240,7 +241,7 @@ class Backend:
 
     def _lost(self, operation: str, fate: str, arguments: dict[str, Any]) -> OutOfService:
         self.close()
-        shapes = {name: x.shape for name, x in arguments.get("arguments", {}).items()}
+        shapes = {name: x.shape for name, x in arguments.get("arguments", {}).items() if x is not None}
         message = f"{operation} {fate}, called with shapes {shapes} and options {arguments.get('options')}"
         self.out_of_service[operation] = message
         return OutOfService(message)

@@ -13,7 +13,8 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 
-from conformance.protocol import OPERATIONS, Argument, Operation
+from conformance.operations import OPERATIONS
+from conformance.protocol import Argument, Operation
 from conformance.values import log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
@@ -34,14 +35,15 @@ class Case:
     """One call: float64 arrays that the dtype represents exactly, masks, options, and where it comes from."""
 
     operation: str
-    arguments: dict[str, np.ndarray]
+    arguments: dict[str, Any]
+    """NumPy arrays by name, in the protocol's order; None for an optional one that is left out."""
     options: dict[str, Any]
     dtype: str
     region: str
     exact: bool = False
     """True when the values are such that some answers may have to be exact."""
 
-    def with_arguments(self, **arguments: np.ndarray) -> "Case":
+    def with_arguments(self, **arguments: Any) -> "Case":
         """The same call with some arguments replaced."""
         return replace(self, arguments={**self.arguments, **arguments})
 
@@ -77,7 +79,7 @@ ORDINARY_SIZES = {"B": 3, "T": 5, "V": 4, "N": 4, "D": 3}
 def ordinary(operation: str, dtype: str, limits: Limits, seed: int = 0) -> Case:
     """A plain call: dense normal numbers, nothing masked, terminated rows, one value of each option."""
     rng, form = np.random.default_rng(seed), FORMATS[dtype]
-    arguments: dict[str, np.ndarray] = {}
+    arguments: dict[str, Any] = {}
     for argument in OPERATIONS[operation].arguments:
         shape = tuple(ORDINARY_SIZES[letter] for letter in argument.shape)
         arguments[argument.name] = _dense(argument, shape, form, rng, arguments)
@@ -95,10 +97,10 @@ def _dense(
     shape: tuple[int, ...],
     form: Format,
     rng: np.random.Generator,
-    others: dict[str, np.ndarray],
+    others: dict[str, Any],
     scale: float = 1.0,
     offset: float = 0.0,
-) -> np.ndarray:
+) -> Any:
     """Dense numbers of an argument's domain, all of one scale."""
     match argument.kind:
         case "mask":
@@ -133,7 +135,7 @@ def cases(
     """Draw one call of an operation from a region, within what the backend can be called with."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
     sizes = _sizes(draw, region, max_tokens)
-    arguments: dict[str, np.ndarray] = {}
+    arguments: dict[str, Any] = {}
     for argument in op.arguments:
         shape = tuple(sizes[letter] for letter in argument.shape)
         arguments[argument.name] = _argument(draw, argument, region, form, shape, arguments)
@@ -161,11 +163,13 @@ def _argument(
     region: str,
     form: Format,
     shape: tuple[int, ...],
-    others: dict[str, np.ndarray],
-) -> np.ndarray:
+    others: dict[str, Any],
+) -> Any:
     """Draw one argument; those drawn before it are there to stand beside."""
     if argument.kind == "mask":
         return _mask(draw, region, *shape)
+    if argument.kind == "optional" and draw(_choice(True, False)):
+        return None
     if argument.kind in ("ids", "tokens"):
         count = others[argument.beside].shape[-1] if argument.kind == "tokens" else 3
         return np.asarray(_bytes(draw, shape) % count, dtype=np.int64)

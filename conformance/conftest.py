@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 
 from conformance.backend import Backend, BadCall, OutOfService, Unusable  # noqa: E402
 from conformance.failure import story  # noqa: E402
-from conformance.protocol import OPERATIONS  # noqa: E402
+from conformance.operations import OPERATIONS  # noqa: E402
 from conformance.report import Result, Verdict  # noqa: E402
 from conformance.run import NonConformance, Run  # noqa: E402
 from reference.numbers.formats import FORMATS  # noqa: E402

@@ -15,7 +15,10 @@ MAX_NUMBERS = 40
 
 def as_code(case: Case) -> list[str]:
     """The call as lines of Python that can be pasted after `import numpy as np`."""
-    lines = [f"{name} = np.array({_literal(x)})" for name, x in case.arguments.items()]
+    lines = [
+        f"{name} = None" if x is None else f"{name} = np.array({_literal(x)})"
+        for name, x in case.arguments.items()
+    ]
     options = "".join(f", {name}={value!r}" for name, value in case.options.items())
     return [*lines, f"{case.operation}({', '.join(case.arguments)}{options})  # in {case.dtype}"]
 

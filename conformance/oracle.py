@@ -16,7 +16,7 @@ from flint import arb
 
 from conformance.callables import bind
 from conformance.cases import Case
-from conformance.protocol import OPERATIONS
+from conformance.operations import OPERATIONS
 from reference.numbers import balls, dyadics
 from reference.numbers.formats import FORMATS, Format
 
@@ -148,10 +148,14 @@ def _run(
     case: Case, formula: Callable[..., Any], convert: Callable[[Any], Any], *before: np.ndarray
 ) -> np.ndarray:
     """Call a formula with the case's real arguments and float options converted to a number system."""
-    arguments = tuple(convert(x) if x.dtype == np.float64 else x for x in case.arguments.values())
+    arguments = tuple(convert(x) if _is_real(x) else x for x in case.arguments.values())
     given = tuple(convert(x) for x in before) + (arguments if before else bind(case.operation, arguments))
     options = {name: convert(x) if type(x) is float else x for name, x in case.options.items()}
     result = formula(*given, **options)
     if isinstance(result, dict):
         result = [result[key] for key in OPERATIONS[case.operation].keys]
     return np.asarray(result, dtype=object)
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype == np.float64

@@ -1,16 +1,8 @@
-"""The backend protocol: the operations, their arguments, options and results.
-
-Names, positions and meanings are fixed. B is the batch, T the response length. Every array argument of
-kind "real" may hold anything at masked positions, and outputs there are unspecified.
-"""
+"""What the suite knows of an operation: its arguments, options, result, and the reference that defines it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-
-from reference import gae
 
 REQUIRED = object()
 """Default of an option that every call gives."""
@@ -23,8 +15,9 @@ class Argument:
     name: str
     shape: tuple[str, ...]
     kind: str = "real"
-    """"real"; "mask" (boolean, True at tokens that take part); "ids" (integers); "tokens" (integers below the
-    last length of the argument it stands beside); "matrix" (symmetric, positive definite)."""
+    """"real"; "optional" (real, or None); "mask" (boolean, True at tokens that take part); "ids" (integers);
+    "tokens" (integers below the last length of the argument it stands beside); "matrix" (symmetric, positive
+    definite)."""
     domain: str = "value"
     """What its numbers are: see `conformance.values`."""
     beside: str = ""
@@ -49,46 +42,16 @@ class Operation:
     """Names of the scalars, when the result is a dict of them."""
     constant: bool = False
     """True when no gradient may flow through the result."""
-    row_wise: bool = field(default=True)
-    """True when each row's result depends on that row alone."""
 
-    def dimensions(self, arguments: dict[str, np.ndarray]) -> dict[str, int]:
+    def dimensions(self, arguments: dict[str, Any]) -> dict[str, int]:
         """Read B, T ... off the arguments of a call."""
         sizes: dict[str, int] = {}
         for argument in self.arguments:
-            sizes.update(zip(argument.shape, arguments[argument.name].shape, strict=True))
+            if arguments[argument.name] is not None:
+                sizes.update(zip(argument.shape, arguments[argument.name].shape, strict=True))
         return sizes
 
-    def result_shape(self, arguments: dict[str, np.ndarray]) -> tuple[int, ...]:
+    def result_shape(self, arguments: dict[str, Any]) -> tuple[int, ...]:
         """Tell the shape of the result of a call."""
         sizes = self.dimensions(arguments)
         return (len(self.keys),) if self.keys else tuple(sizes[letter] for letter in self.result)
-
-
-_MASK = Argument("mask", ("B", "T"), "mask")
-_BOOTSTRAP = Argument("bootstrap_value", ("B",))
-_ROWS = (Argument("rewards", ("B", "T")), Argument("values", ("B", "T")), _MASK, _BOOTSTRAP)
-_GAE_OPTIONS = {"gamma": REQUIRED, "lam": REQUIRED, "masked": "skip"}
-
-OPERATIONS = {
-    operation.name: operation
-    for operation in (
-        Operation("td_errors", _ROWS, {"gamma": REQUIRED}, gae.td_errors),
-        Operation("n_step_advantages", _ROWS, {"gamma": REQUIRED, "n": REQUIRED}, gae.n_step_advantages),
-        Operation("gae", _ROWS, _GAE_OPTIONS, gae.gae, constant=True),
-        Operation("lambda_returns", _ROWS, _GAE_OPTIONS, gae.lambda_returns, constant=True),
-        Operation(
-            "discounted_returns",
-            (Argument("rewards", ("B", "T")), _MASK, _BOOTSTRAP),
-            {"gamma": REQUIRED},
-            gae.discounted_returns,
-        ),
-        Operation(
-            "whiten",
-            (Argument("x", ("B", "T")), _MASK),
-            {"shift_mean": True, "ddof": 1, "eps": 1e-8},
-            gae.whiten,
-            row_wise=False,
-        ),
-    )
-}

@@ -14,8 +14,8 @@ import numpy as np
 from conformance.backend import Backend, BadCall, Limited
 from conformance.cases import MAX_TOKENS, Case, cases, ordinary
 from conformance.messages import as_code, mismatch
+from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, grade, judged, permitted, permitted_gradients
-from conformance.protocol import OPERATIONS
 from reference.numbers.formats import FORMATS
 
 EXAMPLES = {"quick": 5, "default": 10, "thorough": 120}
@@ -161,10 +161,10 @@ class Run:
         for name, permitted_set in allowed.items():
             self.judge(case, got[name], permitted_set, f"gradient in {name}")
 
-    def upstream(self, case: Case) -> np.ndarray:
-        """An upstream gradient that is never all ones, a function of the case alone."""
+    def upstream(self, case: Case, seed: int | None = None) -> np.ndarray:
+        """An upstream gradient that is never all ones, a function of the case (or of the seed) alone."""
         shape = OPERATIONS[case.operation].result_shape(case.arguments)
-        rng = np.random.default_rng(crc32(pickle.dumps(case.arguments)))
+        rng = np.random.default_rng(crc32(pickle.dumps(case.arguments)) if seed is None else seed)
         if case.exact:
             return rng.choice([-2.0, 0.5, 2.0, 4.0], shape)
         return FORMATS[case.dtype].round(rng.standard_normal(shape))

@@ -8,8 +8,8 @@ import numpy as np
 
 from conformance.cases import VALUE_REGIONS, Case
 from conformance.marks import clauses, operations
+from conformance.operations import OPERATIONS
 from conformance.oracle import judged, permitted
-from conformance.protocol import OPERATIONS
 from conformance.run import Run
 from reference import gae as reference
 

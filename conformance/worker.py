@@ -49,7 +49,7 @@ class Server:
     def call(
         self,
         operation: str,
-        arguments: dict[str, np.ndarray],
+        arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
         layout: str,
@@ -72,7 +72,7 @@ class Server:
     def gradients(
         self,
         operation: str,
-        arguments: dict[str, np.ndarray],
+        arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
         names: list[str],
@@ -89,7 +89,7 @@ class Server:
         return {"gradients": {n: self.hooks.to_numpy(g) for n, g in zip(names, found, strict=True)}}
 
     def _reply_of_dict(
-        self, operation: str, result: dict[str, Any], arguments: dict[str, np.ndarray], arrays: dict[str, Any]
+        self, operation: str, result: dict[str, Any], arguments: dict[str, Any], arrays: dict[str, Any]
     ) -> Reply:
         read = {key: self._read(f"{operation}[{key!r}]", value) for key, value in result.items()}
         dtypes = {dtype_name(value, read[key]) for key, value in result.items()}
@@ -100,10 +100,12 @@ class Server:
             "changed": self._changed(arguments, arrays),
         }
 
-    def _changed(self, arguments: dict[str, np.ndarray], arrays: dict[str, Any]) -> list[str]:
+    def _changed(self, arguments: dict[str, Any], arrays: dict[str, Any]) -> list[str]:
         return [name for name, x in arguments.items() if not self._same(arrays[name], x)]
 
-    def _array(self, x: np.ndarray, dtype: str, layout: str) -> Any:
+    def _array(self, x: Any, dtype: str, layout: str) -> Any:
+        if x is None:
+            return None
         dtype = dtype if x.dtype == np.float64 else str(x.dtype)
         if layout == "plain" or x.ndim == 0:
             return self.hooks.asarray(x, dtype, self.device)
@@ -119,7 +121,9 @@ class Server:
         except TypeError as error:
             raise WrongResult(f"{operation} returned the wrong kind of object: {error}") from error
 
-    def _same(self, array: Any, x: np.ndarray) -> bool:
+    def _same(self, array: Any, x: Any) -> bool:
+        if x is None:
+            return True
         after = np.asarray(self.hooks.to_numpy(array))
         return np.array_equal(after, x, equal_nan=x.dtype == np.float64)
 

@@ -9,7 +9,8 @@ import pytest
 
 from conformance.loading import registered_names
 from conformance.oracle import FACTOR
-from conformance.protocol import OPERATIONS, REQUIRED
+from conformance.operations import OPERATIONS
+from conformance.protocol import REQUIRED
 from conformance.run import EXAMPLES
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.cases import Case, ordinary
 from conformance.oracle import FACTOR, Permitted, attainable, grade, judged, permitted
-from conformance.protocol import OPERATIONS
+from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
 
 PAIRS = [(operation, dtype) for operation in OPERATIONS for dtype in FORMATS]
