@@ -29,7 +29,13 @@ CLIP = {"clip_low": REQUIRED, "clip_high": REQUIRED}
 
 GAE = (
     Operation("td_errors", ROWS, {"gamma": REQUIRED}, gae.td_errors),
-    Operation("n_step_advantages", ROWS, {"gamma": REQUIRED, "n": REQUIRED}, gae.n_step_advantages),
+    Operation(
+        "n_step_advantages",
+        ROWS,
+        {"gamma": REQUIRED, "n": REQUIRED},
+        gae.n_step_advantages,
+        forms=(gae.telescoped_advantages,),
+    ),
     Operation("gae", ROWS, GAE_OPTIONS, gae.gae, constant=True),
     Operation("lambda_returns", ROWS, GAE_OPTIONS, gae.lambda_returns, constant=True),
     Operation(

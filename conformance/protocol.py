@@ -33,6 +33,8 @@ class Operation:
     options: dict[str, Any]
     """Keyword-only options with their defaults; REQUIRED where there is none."""
     reference: Callable[..., Any]
+    forms: tuple[Callable[..., Any], ...] = ()
+    """Other formulas of the reference that the spec proves equal: a backend may follow any of them."""
     result: tuple[str, ...] = ("B", "T")
     differentiable: tuple[str, ...] = ()
     """Arguments that a gradient flows to."""
