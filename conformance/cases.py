@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.operations import OPERATIONS
 from conformance.protocol import Argument, Operation
-from conformance.values import log_ratios, numbers_of, option_values, ordinary_value
+from conformance.values import consistent, log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
 ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 7, 16, 24), (1, 3, 7, 24, 64)
@@ -229,13 +229,13 @@ def _bootstrap(draw: st.DrawFn, region: str, drawn: np.ndarray) -> np.ndarray:
 def _options(
     draw: st.DrawFn, operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
 ) -> dict[str, Any]:
-    options = {}
+    options: dict[str, Any] = {}
     for name in operation.options:
         values = option_values(operation.name, name, exact)
         allowed = limits.get(name, values)
         accepted = tuple(v for v in values if v in allowed) or tuple(allowed)
         options[name] = fixed[name] if name in fixed else draw(_choice(*accepted))
-    return options
+    return consistent(operation.name, options)
 
 
 def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:

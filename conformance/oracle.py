@@ -49,7 +49,8 @@ class Permitted:
             return 0.0 if got - got == 0.0 and Fraction(got) == exact else np.inf
         ball: arb = self.balls[index].value
         if not ball.is_finite():
-            return np.nan
+            certain = ball.is_exact() and not ball.is_nan()
+            return (0.0 if ball == arb(got) else np.inf) if certain and np.isinf(got) else np.nan
         if np.isinf(got):
             edge = ball.upper() if got > 0 else -ball.lower()
             return 1.0 if edge >= self.format.largest else np.inf

@@ -77,21 +77,74 @@ def log_ratios(form: Format, exact: bool, extreme: bool) -> tuple[float, ...]:
     return tuple(float(form.round(x)) for x in values)
 
 
+MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+
+
+def _same(*values: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The same values for exact inputs and for the others."""
+    return values, values
+
+
 OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "gamma": ((1.0, 0.0, 0.5), (1.0, 0.99, 0.0, 0.5, 0.9, 0.997)),
     "lam": ((1.0, 0.0, 0.5), (0.95, 1.0, 0.0, 0.5, 0.9, 0.25)),
-    "masked": (("skip", "zero"), ("skip", "zero")),
+    "masked": _same("skip", "zero"),
     "n": ((1, 2, 3), (1, 2, 3, 5, 17, 27)),
-    "shift_mean": ((True, False), (True, False)),
-    "ddof": ((1, 0), (1, 0)),
+    "shift_mean": _same(True, False),
+    "ddof": _same(1, 0),
     "eps": ((1e-8, 1e-5), (1e-8, 1e-5, 1e-3, 1.0)),
+    "group_advantages.eps": ((1e-6, 1e-4), (1e-6, 1e-4, 1e-9, 0.5)),
+    "scale": _same("std", "none"),
+    "log_ratio_clip": _same(20.0, None, 0.5),
+    "kl_estimate.log_ratio_clip": _same(None, 20.0, 0.5),
+    "value_clip": _same(None, 10.0, 0.25),
+    "estimator": _same("k1", "k2", "k3", "abs"),
+    "cap": _same(2.0, 1.0, 0.5),
+    "truncated_importance_weights.mode": _same("truncate", "mask"),
+    "self_normalized": _same(False, True),
+    "coef": ((0.5, 1.0, 0.125), (0.1, 0.5, 1.0)),
+    "kl": ((0.5, 1.5, 2.0, 0.25), (0.5, 1.5, 2.0, 0.0, 0.3, 1.1)),
+    "target": ((1.0, 0.75, 3.0), (1.0, 0.75, 0.4)),
+    "proportional_kl_coef.horizon": ((1024.0, 64.0), (10000.0, 64.0)),
+    "n_steps": ((64.0, 256.0), (64.0, 100.0)),
+    "temperature": ((1.0, 0.5, 2.0), (1.0, 0.7, 2.0, 0.5, 1.3)),
+    "mode": _same(*MODES),
+    "aggregation": _same(*MODES),
+    "horizon": ((None, 8, 32), (None, 7, 100)),
+    "empty_rows": _same("count", "drop"),
+    "clip_low": ((0.5, 0.0, 0.25), (CLIP_LOW, 0.0, 1.5)),
+    "clip_high": ((0.5, 0.0, 1.0), (CLIP_HIGH, CLIP_LOW, 0.0)),
+    "dual_clip": ((None, 2.0, 4.0), (None, 3.0, 1.5)),
+    "ratio_level": _same("token", "sequence", "sequence-token"),
+    "kl_coef": ((0.5, 0.0, 1.0), (0.1, 0.0, 1.0)),
+    "clip": ((None, 0.5, 0.0, 1.0), (None, 0.2, 0.0, 1.0)),
+    "margin": ((0.0, 1.0, -0.5), (0.0, 0.3, -1.0)),
+    "average": _same(False, True),
+    "beta": ((0.5, 1.0, 2.0), (0.1, 0.5, 1.0)),
+    "label_smoothing": ((0.0, 0.25), (0.0, 0.1, 0.5)),
+    "loss_type": _same("sigmoid", "hinge", "ipo"),
+    "max_iters": _same(10, 1, 2),
+    "tol": _same(0.0, 0.5),
+    "max_kl": ((0.5, 2.0, 0.0), (0.01, 0.5, 0.0)),
+    "cg_iters": _same(10, 1, 2),
+    "cg_tol": _same(0.0),
+    "damping": ((0.0, 1.0), (0.0, 0.1)),
+    "backtrack": ((0.5, 0.25), (0.5, 0.8)),
+    "max_steps": _same(10, 1, 3),
 }
 """Values of each option: those for exact inputs, and those for the others, simplest first."""
 
 ORDINARY: dict[str, Any] = {
-    "gamma": 0.9, "lam": 0.5, "masked": "skip", "n": 2, "shift_mean": True, "ddof": 1, "eps": 1e-8,
+    "gamma": 0.9, "lam": 0.5, "n": 2, "kl": 0.3, "max_kl": 0.5, "max_iters": 3, "cg_iters": 3,
 }  # fmt: skip
-"""One plain value of each option."""
+"""A plain value of an option, where it is not the first of its table."""
+
+
+def consistent(operation: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Set right what only goes together: label smoothing has a meaning for one type of loss alone."""
+    if operation == "dpo_loss" and options["loss_type"] != "sigmoid":
+        return {**options, "label_smoothing": 0.0}
+    return options
 
 
 def option_values(operation: str, option: str, exact: bool = False) -> tuple[Any, ...]:
@@ -101,4 +154,4 @@ def option_values(operation: str, option: str, exact: bool = False) -> tuple[Any
 
 def ordinary_value(operation: str, option: str) -> Any:
     """One plain value of an option."""
-    return ORDINARY.get(f"{operation}.{option}", ORDINARY.get(option))
+    return ORDINARY.get(option, option_values(operation, option)[0])

@@ -9,6 +9,9 @@ import numpy as np
 
 from reference.numbers import Array, Mask, floats, system_of
 
+Indices = np.typing.NDArray[np.int64]
+"""Integers that index something: token ids."""
+
 
 def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Array:
     """Check an array of real numbers and return it as float64 (or as the objects that it holds).
@@ -39,6 +42,29 @@ def mask_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "")
     return array
 
 
+def index_array(name: str, x: Any, shape: tuple[int | None, ...], below: int, like: str = "") -> Indices:
+    """Check an integer array whose elements lie in 0 ... below - 1: token ids."""
+    array = np.asarray(x)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be an array of integers, got {_describe(array)}")
+    _check_shape(name, array.shape, shape, like)
+    if array.size and not 0 <= array.min() <= array.max() < below:
+        raise ValueError(f"{name} must lie in [0, {below}), got {array.min()} to {array.max()}")
+    return array
+
+
+def integer_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Indices:
+    """Check an array of any integers, such as the ids of groups."""
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be an array of integers, got {_describe(x)}") from error
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be an array of integers, got dtype {array.dtype}")
+    _check_shape(name, array.shape, shape, like)
+    return array
+
+
 def unit_interval(name: str, x: Any) -> None:
     """Check a hyper-parameter that lies in [0, 1]; balls and symbols pass."""
     if _is_number(name, x) and not 0.0 <= x <= 1.0:
@@ -57,6 +83,24 @@ def non_negative(name: str, x: Any) -> None:
         raise ValueError(f"{name} must be finite and at least 0, got {x!r}")
 
 
+def positive(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite and above 0; balls and symbols pass."""
+    if _is_number(name, x) and not 0.0 < x < np.inf:
+        raise ValueError(f"{name} must be finite and above 0, got {x!r}")
+
+
+def above_one(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite and above 1; balls and symbols pass."""
+    if _is_number(name, x) and not 1.0 < x < np.inf:
+        raise ValueError(f"{name} must be finite and above 1, got {x!r}")
+
+
+def finite(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite, of either sign; balls and symbols pass."""
+    if _is_number(name, x) and not np.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {x!r}")
+
+
 def integer(name: str, x: Any, at_least: int) -> None:
     """Check an integer hyper-parameter with a lower bound."""
     if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer) or x < at_least:
@@ -73,6 +117,12 @@ def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
     """Check an option that takes one of a few names."""
     if not isinstance(x, str) or x not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {x!r}")
+
+
+def function(name: str, x: Any) -> None:
+    """Check an argument that is called."""
+    if not callable(x):
+        raise ValueError(f"{name} must be a function, got {_describe(x)}")
 
 
 def _is_number(name: str, x: Any) -> bool:

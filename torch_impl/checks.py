@@ -25,16 +25,47 @@ def boolean(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") ->
     _check_shape(name, x, shape, like)
 
 
+def integers(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> None:
+    """Check a tensor of integers, such as tokens or the ids of groups."""
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name} must be a tensor of integers, got {_describe(x)}")
+    _check_shape(name, x, shape, like)
+
+
 def unit_interval(name: str, x: Any) -> None:
     """Check a hyper-parameter that lies in [0, 1]."""
     if not _is_number(x) or not 0.0 <= x <= 1.0:
         raise ValueError(f"{name} must be a number in [0, 1], got {_describe(x)}")
 
 
+def open_unit_interval(name: str, x: Any) -> None:
+    """Check a hyper-parameter that lies strictly between 0 and 1."""
+    if not _is_number(x) or not 0.0 < x < 1.0:
+        raise ValueError(f"{name} must be a number strictly between 0 and 1, got {_describe(x)}")
+
+
 def non_negative(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and at least 0."""
     if not _is_number(x) or not 0.0 <= x < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, got {_describe(x)}")
+
+
+def finite(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite, of either sign."""
+    if not _is_number(x) or not math.isfinite(x):
+        raise ValueError(f"{name} must be a finite number, got {_describe(x)}")
+
+
+def positive(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite and above 0."""
+    if not _is_number(x) or not 0.0 < x < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {_describe(x)}")
+
+
+def above_one(name: str, x: Any) -> None:
+    """Check a hyper-parameter that is finite and above 1."""
+    if not _is_number(x) or not 1.0 < x < math.inf:
+        raise ValueError(f"{name} must be a finite number above 1, got {_describe(x)}")
 
 
 def integer(name: str, x: Any, at_least: int) -> None:
@@ -53,6 +84,12 @@ def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
     """Check an option that takes one of a few names."""
     if not isinstance(x, str) or x not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {_describe(x)}")
+
+
+def function(name: str, x: Any) -> None:
+    """Check an argument that is called."""
+    if not callable(x):
+        raise ValueError(f"{name} must be a function, got {_describe(x)}")
 
 
 def _is_number(x: Any) -> bool:

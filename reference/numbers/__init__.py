@@ -141,7 +141,7 @@ def where(condition: Any, x: Any, y: Any) -> Array:
     return _elementwise("where", condition, x, y)
 
 
-def kink(x: Array, y: Array, below: Any, above: Any) -> Array:
+def kink(x: Operand, y: Operand, below: Any, above: Any) -> Array:
     """`below` where x < y and `above` where x > y: the two sides of a derivative that jumps at x = y.
 
     At the tie any value between the sides is a right subgradient: balls, when equal or undecided, take the

@@ -55,7 +55,7 @@ class Ball:
 
     def rounded(self, value: arb, terms: int = 1, scale: arb | None = None) -> "Ball":
         """Make a ball of the same rounding, widened by `terms` roundings of something as large as `scale`."""
-        if self.relative_loss is None or value.is_zero():
+        if self.relative_loss is None or value.is_zero() or _is_infinity(value):
             return Ball(value, self.relative_loss, self.absolute_loss)
         scale = value.abs_upper() if scale is None else scale
         loss = (scale * self.relative_loss + self.absolute_loss) * terms
@@ -285,6 +285,11 @@ def _value(x: Any) -> arb | None:
     if isinstance(x, float):
         return arb(x) if math.isfinite(x) else _special(x)
     return arb(int(x)) if isinstance(x, int | np.integer | np.bool_) else None
+
+
+def _is_infinity(x: arb) -> bool:
+    """Whether a ball holds one of the two infinities and nothing else: no rounding changes them."""
+    return not x.mid().is_finite() and not x.is_nan() and bool(x.rad().is_finite())
 
 
 def _special(x: float) -> arb:

@@ -4,21 +4,19 @@ from typing import Any
 
 import numpy as np
 
-exp, expm1, log, log1p, sqrt, square, absolute = (
-    np.exp,
-    np.expm1,
-    np.log,
-    np.log1p,
-    np.sqrt,
-    np.square,
-    np.abs,
-)
+expm1, log, log1p, sqrt, square, absolute = np.expm1, np.log, np.log1p, np.sqrt, np.square, np.abs
 maximum, minimum, less, less_equal = np.maximum, np.minimum, np.less, np.less_equal
 
 
 def number(value: float, _like: Any) -> float:
     """Turn a constant into a number of this system."""
     return float(value)
+
+
+def exp(x: Any) -> Any:
+    """Exponential; past the largest number it is infinite, which is an answer and no fault."""
+    with np.errstate(over="ignore"):
+        return np.exp(x)
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:

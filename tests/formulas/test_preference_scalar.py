@@ -13,12 +13,15 @@ import pytest
 import torch
 from hypothesis import given
 
-from reference import preference as reference
+from reference import preference
 from reference.numbers import balls, dyadics, symbols
 from reference.numbers.formats import FORMATS
 from tests.examples import examples
 from tests.numbers.enclosure import DIGITS, encloses
 from torch_impl import preference as torch_impl
+
+reference: Any = preference
+"""As a module of anything: balls, dyadic rationals and symbols go where floats are declared."""
 
 LOSSES: list[dict[str, Any]] = [
     {"loss_type": "sigmoid"},
@@ -63,8 +66,8 @@ def scalar_pair_loss(pair: Any, beta: float, label_smoothing: float, loss_type: 
 
 
 def scalar_dpo_loss(batch: Any, **options: Any) -> tuple[Any, list[Any]]:
-    options = {"label_smoothing": 0.0, "loss_type": "sigmoid"} | options
-    each = [scalar_pair_loss(pair, **options) for pair in batch]
+    given_options: Any = {"label_smoothing": 0.0, "loss_type": "sigmoid"} | options
+    each = [scalar_pair_loss(pair, **given_options) for pair in batch]
     count = len(each)
     return mpmath.fsum(loss for loss, _ in each) / count, [slope / count for _, slope in each]
 
@@ -131,17 +134,16 @@ def test_implicit_rewards(batch: Any, beta: float) -> None:
     assert_all_enclosed(allowed, got.detach().numpy())
     assert_all_enclosed(allowed, reference.implicit_rewards(policy, ref, beta=beta))
     upstream = np.linspace(-1.5, 2.0, len(policy))
-    got.backward(torch.tensor(upstream))
-    assert x.grad is not None
-    assert constant.grad is None
+    gradients: Any = torch.autograd.grad(got, (x, constant), torch.tensor(upstream), allow_unused=True)
+    assert gradients[1] is None
     allowed = reference.implicit_rewards_gradient(
         rounded(upstream), rounded(policy), rounded(ref), beta=rounded(beta)
     )
-    assert_all_enclosed(allowed, x.grad.numpy())
+    assert_all_enclosed(allowed, gradients[0].numpy())
 
 
 @pytest.mark.parametrize("options", LOSSES)
-@examples(60)
+@examples(30)
 @given(batches, beta)
 def test_dpo_loss(options: dict[str, Any], batch: Any, beta: float) -> None:
     arguments = columns(batch)
@@ -157,7 +159,7 @@ def test_dpo_loss(options: dict[str, Any], batch: Any, beta: float) -> None:
 
 
 @pytest.mark.parametrize("options", LOSSES)
-@examples(60)
+@examples(30)
 @given(batches, beta)
 def test_dpo_loss_in_float64(options: dict[str, Any], batch: Any, beta: float) -> None:
     arguments, upstream = columns(batch), -1.25
@@ -167,7 +169,7 @@ def test_dpo_loss_in_float64(options: dict[str, Any], batch: Any, beta: float) -
     leaves = [torch.tensor(x, requires_grad=True) for x in arguments]
     got = torch_impl.dpo_loss(*leaves, beta=beta, **options)
     assert_all_enclosed(allowed, got.detach().numpy())
-    gradients = torch.autograd.grad(got * upstream, leaves, allow_unused=True)
+    gradients: Any = torch.autograd.grad(got * upstream, leaves, allow_unused=True)
     assert gradients[2:] == (None, None)
     permitted = reference.dpo_loss_gradient(rounded(upstream), *widened, beta=rounded(beta), **options)
     exact = reference.dpo_loss_gradient(upstream, *arguments, beta=beta, **options)

@@ -1,0 +1,480 @@
+"""The chapter `trpo` a second time: definitions in fractions, held against the reference and torch_impl.
+
+A point of conjugate gradients is what its clause says it is, found by elimination: the point of a Krylov
+space whose residual is orthogonal to that space. The reference on balls has to enclose what is found so, and
+the results of the reference and of torch_impl in float64 have to be answers that float64 may give.
+"""
+
+import itertools
+from fractions import Fraction
+from typing import Any
+
+import hypothesis.strategies as st
+import mpmath
+import numpy as np
+import pytest
+import sympy
+import torch
+from hypothesis import given
+
+from reference import numbers, trust_region
+from reference.numbers import balls, dyadics, symbols
+from reference.numbers.formats import FORMATS
+from tests.examples import examples
+from tests.numbers.enclosure import DIGITS, encloses, is_bounded
+from torch_impl import trust_region as in_torch
+
+reference: Any = trust_region
+"""As a module of anything: balls, dyadic rationals and symbols go where floats are declared."""
+
+torch_impl: Any = in_torch
+
+FORM = FORMATS["float64"]
+ROUNDING = balls.Rounding(FORM, 2.0)
+HALVES = (torch.float16, torch.bfloat16)
+
+Vector = list[Fraction]
+Matrix = list[Vector]
+
+quarters = st.integers(-8, 8).map(lambda k: k / 4)
+budgets = st.sampled_from([0.5, 0.0, 1.0, 0.01, 2.0])
+tolerances = st.sampled_from([1e-9, 0.5, 1.0, 2.0, 1e-3])
+dampings = st.sampled_from([0.0, 0.5, 0.1, 1.0])
+
+
+@st.composite
+def systems(draw: Any) -> tuple[Any, Any]:
+    """A symmetric matrix whose eigenvalues are at least 1, and a right-hand side."""
+    size = draw(st.integers(1, 4))
+    entries = draw(st.lists(quarters, min_size=size * (size + 1), max_size=size * (size + 1)))
+    factor = np.reshape(entries[size:], (size, size))
+    return factor @ factor.T + np.eye(size), np.array(entries[:size])
+
+
+def fractions(x: Any) -> Any:
+    return [fractions(row) for row in x] if np.ndim(x) else Fraction(float(x))
+
+
+def dot(x: Vector, y: Vector) -> Fraction:
+    return sum((a * b for a, b in zip(x, y, strict=True)), Fraction(0))
+
+
+def times(matrix: Matrix, vector: Vector) -> Vector:
+    return [dot(row, vector) for row in matrix]
+
+
+def eliminated(matrix: Matrix, right: Vector) -> Vector:
+    """The solution of a system, by Gauss and Jordan."""
+    rows = [[*row, b] for row, b in zip(matrix, right, strict=True)]
+    for k in range(len(rows)):
+        pivot = next(i for i in range(k, len(rows)) if rows[i][k])
+        rows[k], rows[pivot] = rows[pivot], rows[k]
+        rows[k] = [x / rows[k][k] for x in rows[k]]
+        for i in range(len(rows)):
+            if i != k:
+                rows[i] = [x - rows[i][k] * y for x, y in zip(rows[i], rows[k], strict=True)]
+    return [row[-1] for row in rows]
+
+
+def krylov_point(matrix: Matrix, b: Vector, steps: int) -> Vector:
+    """The point of span{b, Ab ...} whose residual is orthogonal to it."""
+    basis = [b]
+    for _ in range(steps - 1):
+        basis.append(times(matrix, basis[-1]))
+    basis = basis[:steps]
+    images = [times(matrix, vector) for vector in basis]
+    gram = [[dot(vector, image) for image in images] for vector in basis]
+    shares = eliminated(gram, [dot(vector, b) for vector in basis])
+    return [dot(shares, [vector[i] for vector in basis]) for i in range(len(b))]
+
+
+def scalar_conjugate_gradient(matrix: Matrix, b: Vector, max_iters: int, tol: Fraction) -> Vector:
+    point, steps = [Fraction(0)] * len(b), 0
+    while True:
+        residual = [x - y for x, y in zip(b, times(matrix, point), strict=True)]
+        if dot(residual, residual) <= tol * tol or steps == max_iters:
+            return point
+        steps += 1
+        point = krylov_point(matrix, b, steps)
+
+
+def scalar_step(
+    matrix: Matrix, gradient: Vector, max_kl: Fraction, cg_iters: int, cg_tol: Fraction, damping: Fraction
+) -> list[Any]:
+    damped = [[x + damping * (i == j) for j, x in enumerate(row)] for i, row in enumerate(matrix)]
+    direction = scalar_conjugate_gradient(damped, gradient, cg_iters, cg_tol)
+    if not any(direction):
+        return direction
+    ratio = 2 * max_kl / dot(direction, times(damped, direction))
+    return [real(x) * mpmath.sqrt(real(ratio)) for x in direction]
+
+
+def real(x: Fraction) -> Any:
+    return mpmath.mpf(x.numerator) / x.denominator
+
+
+def product_on_balls(matrix: Any, rounding: Any = None, perturbation: float = 0.0) -> Any:
+    held = balls.array(matrix, rounding, perturbation)
+    return lambda vector: numbers.total(held * vector, axis=1)
+
+
+def widened(x: Any) -> Any:
+    """A float64 argument with all that float64 may do to it."""
+    return balls.array(x, ROUNDING, 2 * FORM.unit_roundoff)
+
+
+def widened_product(matrix: Any) -> Any:
+    return product_on_balls(matrix, ROUNDING, 2 * FORM.unit_roundoff)
+
+
+def allowed(got: Any, permitted: Any) -> bool:
+    """Whether a result lies in its balls; an unbounded ball holds everything."""
+    return all(
+        not is_bounded(ball) or encloses(ball, float(x)) for x, ball in zip(got, permitted, strict=True)
+    )
+
+
+def tensors(*arrays: Any) -> list[Any]:
+    return [torch.tensor(x, dtype=torch.float64) for x in arrays]
+
+
+@examples(150)
+@given(systems(), st.integers(1, 6), tolerances)
+def test_conjugate_gradient(system: Any, max_iters: int, tol: float) -> None:
+    matrix, b = system
+    exact = reference.conjugate_gradient(
+        product_on_balls(matrix), balls.array(b), max_iters=max_iters, tol=balls.array(tol)
+    )
+    point = scalar_conjugate_gradient(fractions(matrix), fractions(b), max_iters, Fraction(tol))
+    assert all(map(encloses, exact, point))
+
+
+@examples(150)
+@given(systems(), st.integers(1, 6), tolerances)
+def test_conjugate_gradient_in_float64(system: Any, max_iters: int, tol: float) -> None:
+    matrix, b = system
+    permitted = reference.conjugate_gradient(
+        widened_product(matrix), widened(b), max_iters=max_iters, tol=widened(tol)
+    )
+    options = {"max_iters": max_iters, "tol": tol}
+    assert allowed(reference.conjugate_gradient(matrix.dot, b, **options), permitted)
+    held, right = tensors(matrix, b)
+    assert allowed(torch_impl.conjugate_gradient(held.mv, right, **options), permitted)
+
+
+def test_most_systems_have_bounded_answers() -> None:
+    source = np.random.default_rng(0)
+    bounded = 0
+    for _ in range(50):
+        factor = source.integers(-8, 9, (3, 3)) / 4
+        matrix, b = factor @ factor.T + np.eye(3), source.integers(-8, 9, 3) / 4
+        points = reference.conjugate_gradient(
+            widened_product(matrix), widened(b), max_iters=10, tol=widened(1e-6)
+        )
+        bounded += all(map(is_bounded, points))
+    assert bounded > 45
+
+
+@examples(100)
+@given(systems(), budgets, st.integers(1, 5), tolerances, dampings)
+def test_trust_region_step(system: Any, max_kl: float, iters: int, tol: float, damping: float) -> None:
+    matrix, gradient = system
+    with mpmath.workdps(DIGITS):
+        options = {"max_kl": max_kl, "cg_tol": tol, "damping": damping}
+        held = {name: Fraction(x) for name, x in options.items()}
+        step = scalar_step(fractions(matrix), fractions(gradient), cg_iters=iters, **held)
+        on_balls = {name: balls.array(x) for name, x in options.items()}
+        exact = reference.trust_region_step(
+            product_on_balls(matrix), balls.array(gradient), cg_iters=iters, **on_balls
+        )
+        assert all(map(encloses, exact, step))
+    permitted = reference.trust_region_step(
+        widened_product(matrix),
+        widened(gradient),
+        cg_iters=iters,
+        **{k: widened(x) for k, x in options.items()},
+    )
+    assert allowed(reference.trust_region_step(matrix.dot, gradient, cg_iters=iters, **options), permitted)
+    fisher, slope = tensors(matrix, gradient)
+    assert allowed(torch_impl.trust_region_step(fisher.mv, slope, cg_iters=iters, **options), permitted)
+
+
+@examples(200)
+@given(
+    st.tuples(quarters, quarters, quarters, quarters),
+    st.sampled_from([0.5, 0.75, 0.3]),
+    st.integers(1, 6),
+    budgets,
+)
+def test_backtracking_line_search(drawn: Any, backtrack: float, max_steps: int, max_kl: float) -> None:
+    """A gain that bends down along the step, and a KL that grows with the step's square."""
+    start, step, slope, bend = drawn
+
+    def evaluate(point: Any) -> tuple[Any, Any]:
+        moved = point[0] - start
+        return slope * moved - bend * moved * moved, bend * moved * moved
+
+    def search(module: Any, array: Any, option: Any) -> Any:
+        options = {"max_kl": option(max_kl), "backtrack": option(backtrack), "max_steps": max_steps}
+        return module.backtracking_line_search(evaluate, array([start]), array([step]), **options)
+
+    expected = scalar_line_search(*map(Fraction, (*drawn, backtrack, max_kl)), max_steps=max_steps)
+    assert encloses(search(reference, balls.array, balls.array)[0], expected)
+    permitted = search(reference, widened, widened)
+    assert allowed(search(reference, np.array, float), permitted)
+    assert allowed(search(torch_impl, lambda x: torch.tensor(x, dtype=torch.float64), float), permitted)
+
+
+def scalar_line_search(
+    start: Fraction,
+    step: Fraction,
+    slope: Fraction,
+    bend: Fraction,
+    backtrack: Fraction,
+    max_kl: Fraction,
+    *,
+    max_steps: int,
+) -> Fraction:
+    for j in range(max_steps):
+        moved = backtrack**j * step
+        kl = bend * moved * moved
+        if slope * moved - kl > 0 and kl <= max_kl:
+            return start + moved
+    return start
+
+
+NAN, INF = float("nan"), float("inf")
+ANSWERS = ((1.0, 0.5), (1.0, 1.0), (1.0, 1.5), (0.0, 0.5), (-1.0, 0.5), (NAN, 0.5), (1.0, NAN), (INF, 0.0))
+
+
+def test_first_point_that_is_accepted() -> None:
+    """All answers to three points, with δ = 1: the tie of the KL is accepted, that of the gain is not."""
+    for answers in itertools.product(ANSWERS, repeat=3):
+        accepted = [j for j, (gain, kl) in enumerate(answers) if gain > 0 and kl <= 1]
+        expected = 0.5 ** accepted[0] if accepted else 0.0
+        table = dict(zip((1.0, 0.5, 0.25), answers, strict=True))
+        for module, array in ((reference, np.array), (torch_impl, torch.tensor)):
+            found = module.backtracking_line_search(
+                lambda x, table=table: table[float(x[0])], array([0.0]), array([1.0]), max_kl=1.0, max_steps=3
+            )
+            assert float(found[0]) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
+def test_parameters_stay_bit_by_bit(dtype: torch.dtype) -> None:
+    parameters = torch.tensor([-0.0, 1.0, 1e-3, 6e4], dtype=dtype)
+    step = torch.ones(4, dtype=dtype)
+    found = torch_impl.backtracking_line_search(lambda _: (-1.0, 0.0), parameters, step, max_kl=1.0)
+    assert found.dtype == dtype
+    assert torch.equal(found, parameters)
+    assert torch.equal(found.signbit(), parameters.signbit())
+    assert found.data_ptr() != parameters.data_ptr()
+    kept = reference.backtracking_line_search(
+        lambda _: (-1.0, 0.0), parameters.double().numpy(), step.double().numpy(), max_kl=1.0
+    )
+    assert kept.tobytes() == parameters.double().numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES])
+def test_nothing_to_solve(dtype: torch.dtype) -> None:
+    nothing, matrix = torch.zeros(3, dtype=dtype), torch.eye(3, dtype=dtype)
+    for got in (
+        torch_impl.conjugate_gradient(matrix.mv, nothing, max_iters=3, tol=0.0),
+        torch_impl.trust_region_step(matrix.mv, nothing, max_kl=0.1, cg_tol=0.0),
+        torch_impl.trust_region_step(matrix.mv, torch.ones(3, dtype=dtype), max_kl=0.0),
+        torch_impl.trust_region_step(matrix.mv, torch.full((3,), 0.25, dtype=dtype), max_kl=0.1, cg_tol=0.5),
+    ):
+        assert torch.equal(got, nothing)
+    for array in (np.zeros(3), balls.array(np.zeros(3)), balls.array(np.zeros(3), ROUNDING)):
+        for solved in (
+            reference.conjugate_gradient(lambda v: 2 * v, array, max_iters=3, tol=0.0),
+            reference.trust_region_step(lambda v: 2 * v, array, max_kl=0.1),
+        ):
+            assert all(x == 0 if isinstance(x, float) else x.value.is_zero() for x in solved)
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16"])
+def test_every_dtype(name: str) -> None:
+    """A system that is exact in every format; in bfloat16 the balls of a second step hold everything."""
+    form, dtype = FORMATS[name], getattr(torch, name)
+    matrix, b = np.array([[4.0, 0.25], [0.25, 0.5]]), np.array([1.0, 1.0])
+    rounding = balls.Rounding(form, 2.0)
+    product = product_on_balls(matrix, rounding, 2 * form.unit_roundoff)
+    right, held = balls.array(b, rounding, 2 * form.unit_roundoff), torch.tensor(matrix, dtype=dtype)
+    for steps in (1,) if name == "bfloat16" else (1, 2):
+        permitted = reference.conjugate_gradient(product, right, max_iters=steps, tol=0.0)
+        got = torch_impl.conjugate_gradient(held.mv, torch.tensor(b, dtype=dtype), max_iters=steps, tol=0.0)
+        assert got.dtype == dtype
+        assert all(map(encloses, permitted, map(float, got)))
+
+
+def test_a_kernel_costs_nothing() -> None:
+    """The Fisher matrix of logits in float32: rounding leaves its products a part in its kernel."""
+    probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
+
+    def product(vector: Any) -> Any:
+        v = vector.view_as(probabilities)
+        return (probabilities * (v - (probabilities * v).sum(1, keepdim=True))).flatten()
+
+    gradient = product(torch.tensor([1.0, -1.0, 2.0, 0.0, 0.5, 0.0, 1.0, -2.0]))
+    for tol in (1e-6, 1e-10, 0.0):
+        step = torch_impl.trust_region_step(product, gradient, max_kl=0.01, cg_iters=50, cg_tol=tol)
+        assert step.isfinite().all()
+        assert float(gradient @ step) > 0
+
+
+def test_no_gradient_flows_through() -> None:
+    matrix = torch.eye(2, requires_grad=True)
+    vector = torch.ones(2, requires_grad=True)
+    for got in (
+        torch_impl.conjugate_gradient(matrix.mv, vector, max_iters=2, tol=0.0),
+        torch_impl.trust_region_step(matrix.mv, vector, max_kl=0.1),
+        torch_impl.backtracking_line_search(lambda x: (x.sum(), x @ x), vector, vector, max_kl=9.0),
+    ):
+        assert not got.requires_grad
+
+
+def test_a_product_may_differentiate() -> None:
+    """The Fisher-vector product as training makes it: the derivative of the KL's gradient along v."""
+    logits = torch.tensor([[0.0, 1.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    constant = logits.detach().log_softmax(-1)
+
+    def product(vector: Any) -> Any:
+        new = logits.log_softmax(-1)
+        divergence = (constant.exp() * (constant - new)).sum()
+        [slope] = torch.autograd.grad(divergence, logits, create_graph=True)
+        return torch.autograd.grad((slope.flatten() * vector).sum(), logits)[0].flatten()
+
+    probabilities, weights = constant.exp().numpy(), np.ones(1)
+    gradient = reference.fisher_vector_product(probabilities, weights, np.array([[1.0, -2.0, 1.0]]))[0]
+    options = {"max_kl": 0.5, "cg_iters": 2}
+    permitted = reference.trust_region_step(
+        lambda v: reference.fisher_vector_product(widened(probabilities), weights, v[None])[0],
+        widened(gradient),
+        **options,
+    )
+    step = torch_impl.trust_region_step(product, torch.tensor(gradient), **options)
+    assert all(map(encloses, permitted, map(float, step)))
+
+
+@examples(200)
+@given(st.integers(1, 3), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_formulas(states: int, actions: int, source: Any) -> None:
+    """Sums over states and actions, element by element."""
+
+    def table(*shape: int, low: float = -2.0) -> Any:
+        return np.array([source.uniform(low, 2.0) for _ in range(int(np.prod(shape)))]).reshape(shape)
+
+    weights, policy, advantages = table(states, low=0.1), table(states, actions), table(states, actions)
+    cells = list(itertools.product(range(states), range(actions)))
+    w, p, a = map(fractions, (weights, policy, advantages))
+    gathered = sum((w[s] * p[s][k] * a[s][k] for s, k in cells), Fraction(0))
+    assert encloses(reference.expected_advantage(*map(balls.array, (weights, policy, advantages))), gathered)
+    largest = max(abs(a[s][k]) for s, k in cells)
+    coefficient = reference.penalty_coefficient(balls.array(advantages), gamma=balls.array(0.75))
+    assert encloses(coefficient, 4 * largest * Fraction(3, 4) / Fraction(1, 4) ** 2)
+    product = reference.fisher_vector_product(*map(balls.array, (policy, weights, advantages)))
+    for s, k in cells:
+        mean = dot(p[s], a[s])
+        assert encloses(product[s, k], w[s] / sum(w) * p[s][k] * (a[s][k] - mean))
+    with mpmath.workdps(DIGITS):
+        terms = [real(w[s]) * mpmath.exp(real(p[s][k])) * (real(p[s][k]) - real(a[s][k])) for s, k in cells]
+        divergence = reference.mean_kl(*map(balls.array, (policy, advantages, weights)))
+        assert encloses(divergence, mpmath.fsum(terms) / real(sum(w, Fraction(0))))
+
+
+@examples(150)
+@given(st.integers(1, 3), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_surrogate(batch: int, width: int, source: Any) -> None:
+    logprobs, old, advantages = (
+        np.array(
+            [
+                [source.choice((0.0, -0.5, -3.0, source.uniform(-9, 0))) for _ in range(width)]
+                for _ in range(batch)
+            ]
+        )
+        for _ in range(3)
+    )
+    mask = np.array([[source.random() < 0.6 for _ in range(width)] for _ in range(batch)])
+    with mpmath.workdps(DIGITS):
+        kept = [
+            mpmath.exp(mpmath.mpf(logprobs[i]) - mpmath.mpf(old[i])) * mpmath.mpf(advantages[i])
+            for i in np.ndindex(mask.shape)
+            if mask[i]
+        ]
+        expected = mpmath.fsum(kept) / max(len(kept), 1)
+        garbage = [
+            np.where(mask, x, fill) for x, fill in ((logprobs, np.nan), (old, -np.inf), (advantages, np.inf))
+        ]
+        assert encloses(reference.surrogate(*map(balls.array, garbage), mask), expected)
+    permitted = reference.surrogate(*map(widened, garbage), mask)
+    assert encloses(permitted, float(reference.surrogate(*garbage, mask)))
+
+
+def test_forbidden_actions_cost_nothing_or_all() -> None:
+    old, new = np.array([[0.0, -np.inf]]), np.log([[0.5, 0.5]])
+    with np.errstate(divide="ignore"):
+        assert reference.mean_kl(old, new, np.ones(1)) == np.log(2.0)
+        assert reference.mean_kl(old, old, np.ones(1)) == 0.0
+        assert reference.mean_kl(new, old, np.ones(1)) == np.inf
+
+
+def test_other_number_systems() -> None:
+    exact = np.frompyfunc(dyadics.number, 1, 1)
+    vector = exact(np.array([1.0, 1.0, -1.0, 1.0]))
+    solved = reference.conjugate_gradient(lambda v: 4.0 * v, vector, max_iters=1, tol=0.0)
+    assert [x.value for x in solved] == [Fraction(k, 4) for k in (1, 1, -1, 1)]
+    point = reference.backtracking_line_search(
+        lambda x: (x[0], x[0]), vector - vector, vector, max_kl=0.25, backtrack=0.5
+    )
+    assert [x.value for x in point] == [Fraction(k, 4) for k in (1, 1, -1, 1)]
+    [symbol] = reference.trust_region_step(
+        lambda v: 2 * v, symbols.array("g", (1,), positive=True), max_kl=4, cg_iters=1, cg_tol=0
+    )
+    assert sympy.simplify(symbol) == 2
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "conjugate_gradient": {"matvec": lambda v: v, "b": [1.0, 2.0], "max_iters": 2, "tol": 0.0},
+    "trust_region_step": {"matvec": lambda v: v, "gradient": [1.0, 2.0], "max_kl": 0.1},
+    "backtracking_line_search": {
+        "evaluate": lambda _: (1.0, 0.0),
+        "parameters": [1.0, 2.0],
+        "full_step": [1.0, 2.0],
+        "max_kl": 0.1,
+    },
+}
+"""Arguments by name; the lists are vectors."""
+
+BAD: list[tuple[str, str, Any, str]] = [
+    ("conjugate_gradient", "matvec", 1.0, "matvec"),
+    ("conjugate_gradient", "matvec", lambda v: v[:1], "matvec"),
+    ("conjugate_gradient", "b", [[1.0]], "b"),
+    ("conjugate_gradient", "max_iters", 0, "max_iters"),
+    ("conjugate_gradient", "max_iters", 1.0, "max_iters"),
+    ("conjugate_gradient", "tol", -1.0, "tol"),
+    ("trust_region_step", "matvec", None, "matvec"),
+    ("trust_region_step", "matvec", lambda v: v[:1], "matvec"),
+    ("trust_region_step", "gradient", [[1.0]], "gradient"),
+    ("trust_region_step", "max_kl", -0.1, "max_kl"),
+    ("trust_region_step", "max_kl", NAN, "max_kl"),
+    ("trust_region_step", "damping", -0.1, "damping"),
+    ("trust_region_step", "cg_iters", 0, "cg_iters"),
+    ("trust_region_step", "cg_tol", INF, "cg_tol"),
+    ("backtracking_line_search", "evaluate", "no", "evaluate"),
+    ("backtracking_line_search", "parameters", [[1.0]], "parameters"),
+    ("backtracking_line_search", "full_step", [1.0], "full_step"),
+    ("backtracking_line_search", "max_kl", -1.0, "max_kl"),
+    ("backtracking_line_search", "backtrack", 1.0, "backtrack"),
+    ("backtracking_line_search", "backtrack", 0.0, "backtrack"),
+    ("backtracking_line_search", "max_steps", 0, "max_steps"),
+]
+
+
+@pytest.mark.parametrize(("operation", "argument", "value", "named"), BAD)
+def test_bad_arguments(operation: str, argument: str, value: Any, named: str) -> None:
+    for module, vector in ((reference, np.array), (torch_impl, torch.tensor)):
+        arguments = GOOD[operation] | {argument: value}
+        held = {name: vector(x) if isinstance(x, list) else x for name, x in arguments.items()}
+        with pytest.raises(ValueError, match=rf"^{named}\b.* must "):
+            getattr(module, operation)(**held)

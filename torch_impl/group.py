@@ -1,0 +1,189 @@
+"""Groups of responses: group-relative advantages, leave-one-out advantages, the GRPO loss.
+
+Shapes: B responses, T positions. A group is the responses with one id. Advantages are constants: no gradient
+flows through them. float16 and bfloat16 inputs are computed in float32 and rounded once at the end. The
+definitions are those of the chapter `grpo` of the spec.
+"""
+
+import torch
+from torch import Tensor
+
+from torch_impl import checks, kl, policy_loss
+
+SCALES = ("std", "none")
+
+
+@torch.no_grad()
+def group_advantages(
+    scores: Tensor, group_ids: Tensor, *, scale: str = "std", ddof: int = 1, eps: float = 1e-6
+) -> Tensor:
+    """Group-relative advantages (r - mean) / (std + eps), with the mean and deviation of each group.
+
+    Clauses: `grpo.advantage`, `grpo.zero-variance`, `grpo.single`.
+
+    Parameters
+    ----------
+    scores : (B,) floating
+        Reward of each response.
+    group_ids : (B,) int
+        Equal for the responses to one prompt; any integers, in any order.
+    scale : "std" or "none"
+        Whether the deviation divides.
+    ddof : 0 or 1
+        0 divides the sum of squares by the group's size, 1 by one less.
+    eps : float, at least 0
+        Added to the deviation, outside the root; reward units.
+
+    Returns
+    -------
+    (B,)
+        Advantages, in the dtype of `scores`; 0 where all rewards of a group are equal, and in a group of one.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scale, a ddof other than 0 and 1, a negative eps, ids that are no integers, or shapes
+        that disagree.
+    """
+    checks.choice("scale", scale, SCALES)
+    checks.integer("ddof", ddof, at_least=0)
+    if ddof > 1:
+        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    checks.non_negative("eps", eps)
+    distances, group, sizes = _distances(scores, group_ids)
+    advantages = distances - (_sums(distances, group, sizes) / sizes)[group]
+    if scale == "std":
+        variance = _sums(advantages.square(), group, sizes) / (sizes - ddof).clamp(min=1)
+        deviation = variance.sqrt()[group] + eps
+        advantages = torch.where(deviation > 0, advantages / deviation, torch.zeros_like(advantages))
+    return advantages.to(scores.dtype)
+
+
+@torch.no_grad()
+def rloo_advantages(scores: Tensor, group_ids: Tensor) -> Tensor:
+    """Leave-one-out advantages: each reward less the mean of the other rewards of its group.
+
+    Clauses: `grpo.leave-one-out`, `grpo.zero-variance`, `grpo.single`.
+
+    Parameters
+    ----------
+    scores : (B,) floating
+        Reward of each response.
+    group_ids : (B,) int
+        Equal for the responses to one prompt; any integers, in any order.
+
+    Returns
+    -------
+    (B,)
+        Advantages, in the dtype of `scores`; 0 where all rewards of a group are equal, and in a group of one.
+
+    Raises
+    ------
+    ValueError
+        For ids that are no integers, or shapes that disagree.
+    """
+    distances, group, sizes = _distances(scores, group_ids)
+    others = (_sums(distances, group, sizes)[group] - distances) / (sizes - 1).clamp(min=1)[group]
+    return (distances - others).to(scores.dtype)
+
+
+def grpo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    kl_coef: float,
+    aggregation: str,
+    horizon: float | None = None,
+    empty_rows: str = "count",
+    ratio_level: str = "token",
+    log_ratio_clip: float | None = 20.0,
+) -> Tensor:
+    """GRPO loss: the clipped policy loss with one advantage a response, and β times the aggregate of k3.
+
+    Clauses: `grpo.loss`, `grpo.sequence-ratio`, `grpo.on-policy-gradient`.
+
+    Parameters
+    ----------
+    logprobs, old_logprobs, ref_logprobs : (B, T) floating
+        Log-probability of each token under the policy that is trained, the one that sampled, and the
+        reference, in nats. The last two are constants.
+    advantages : (B,) floating
+        Advantage of each response, which all of its tokens carry; constants.
+    mask : (B, T) bool
+        True at the tokens that take part.
+    clip_low, clip_high : float, at least 0
+        The ratio is clipped to [1 - clip_low, 1 + clip_high].
+    kl_coef : float, at least 0
+        Weight β of the KL divergence from the reference.
+    aggregation, horizon, empty_rows
+        As `mode`, `horizon` and `empty_rows` of :func:`torch_impl.policy_loss.aggregate`, for both terms.
+    ratio_level, log_ratio_clip
+        As for :func:`torch_impl.policy_loss.policy_loss`; the KL term has neither.
+
+    Returns
+    -------
+    scalar
+        The loss, in the dtype of `logprobs`; 0 without active tokens.
+
+    Raises
+    ------
+    ValueError
+        For a negative clip or kl_coef, and for what :func:`torch_impl.policy_loss.policy_loss` raises for.
+    """
+    checks.non_negative("kl_coef", kl_coef)
+    checks.floating("logprobs", logprobs, (None, None))
+    shape = tuple(logprobs.shape)
+    checks.floating("old_logprobs", old_logprobs, shape, like="logprobs")
+    checks.floating("ref_logprobs", ref_logprobs, shape, like="logprobs")
+    checks.floating("advantages", advantages, shape[:1], like="logprobs")
+    checks.boolean("mask", mask, shape, like="logprobs")
+    policy, ref = (torch.where(mask, _widen(x), 0.0) for x in (logprobs, ref_logprobs.detach()))
+    loss = policy_loss.policy_loss(
+        policy,
+        _widen(old_logprobs),
+        _widen(advantages)[:, None].expand(shape),
+        mask,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        ratio_level=ratio_level,
+        aggregation=aggregation,
+        horizon=horizon,
+        empty_rows=empty_rows,
+        log_ratio_clip=log_ratio_clip,
+    )
+    if kl_coef:
+        estimates = kl.kl_estimate(policy, ref, estimator="k3")
+        loss = loss + kl_coef * policy_loss.aggregate(
+            estimates, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows
+        )
+    return loss.to(logprobs.dtype)
+
+
+def _distances(scores: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance of each reward from the first one of its group, each row's group, and the groups' sizes.
+
+    Equal rewards are at distance 0 exactly, and so are their mean and their advantages; the mean of the
+    rewards themselves would be a rounded number, and what it is off by would be divided by eps.
+    """
+    checks.floating("scores", scores, (None,))
+    checks.integers("group_ids", group_ids, tuple(scores.shape), like="scores")
+    rewards = _widen(scores)
+    _, group, sizes = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    rows = torch.arange(len(rewards), device=rewards.device)
+    first = torch.full_like(sizes, len(rewards)).scatter_reduce(0, group, rows, "amin")
+    return rewards - rewards[first][group], group, sizes
+
+
+def _sums(x: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
+    """The sum of x over the rows of each group."""
+    return x.new_zeros(len(sizes)).index_add(0, group, x)
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Move half-precision inputs to float32, the dtype of the computation."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
