@@ -202,7 +202,8 @@ def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
     whole = (MAX_ROWS, MAX_TOKENS)[: len(shape)]
     raw = draw(_binary(int(np.prod(whole))))
-    return np.frombuffer(raw, dtype=np.uint8).reshape(whole)[tuple(map(slice, shape))]
+    # Shrinking moves large bytes to the end: read backwards, they come first, and the shape can shrink.
+    return np.frombuffer(raw, dtype=np.uint8)[::-1].reshape(whole)[tuple(map(slice, shape))]
 
 
 @cache
