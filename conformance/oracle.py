@@ -9,6 +9,7 @@ one unit roundoff: what the conditioning of the problem alone allows. No toleran
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -65,16 +66,19 @@ class Permitted:
         return float(ball.lower()), float(ball.upper())
 
 
-def permitted(case: Case, also: Callable[..., Any] | None = None) -> Permitted:
+def permitted(case: Case, *also: Callable[..., Any]) -> Permitted:
     """Run the operation's reference on balls that round as the dtype may.
 
-    `also` is a formula which the spec says is equal: a backend may follow either, so the permitted set is
-    the hull of both, and an answer has to be exact only where both are.
+    A backend may follow any formula that the spec proves equal, those of the operation and those in `also`:
+    the permitted set is the hull of all, and an answer has to be exact only where each of them is.
     """
-    first = _permitted(case, OPERATIONS[case.operation].reference)
-    if also is None:
-        return first
-    second = _permitted(case, also)
+    operation = OPERATIONS[case.operation]
+    formulas = (operation.reference, *operation.forms, *also)
+    return reduce(_either, (_permitted(case, formula) for formula in formulas))
+
+
+def _either(first: Permitted, second: Permitted) -> Permitted:
+    """What one formula or another may give."""
     both = np.frompyfunc(lambda a, b: a if a is not None and b is not None else None, 2, 1)
     hull = np.frompyfunc(lambda a, b: balls.where(None, a, b), 2, 1)
     exact = np.asarray(both(first.exact, second.exact), dtype=object)

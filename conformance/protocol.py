@@ -35,6 +35,8 @@ class Operation:
     options: dict[str, Any]
     """Keyword-only options with their defaults; REQUIRED where there is none."""
     reference: Callable[..., Any]
+    forms: tuple[Callable[..., Any], ...] = ()
+    """Other formulas of the reference that the spec proves equal: a backend may follow any of them."""
     result: tuple[str, ...] = ("B", "T")
     constant: bool = False
     """True when no gradient may flow through the result."""
@@ -63,7 +65,13 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("td_errors", _ROWS, {"gamma": REQUIRED}, gae.td_errors),
-        Operation("n_step_advantages", _ROWS, {"gamma": REQUIRED, "n": REQUIRED}, gae.n_step_advantages),
+        Operation(
+            "n_step_advantages",
+            _ROWS,
+            {"gamma": REQUIRED, "n": REQUIRED},
+            gae.n_step_advantages,
+            forms=(gae.telescoped_advantages,),
+        ),
         Operation("gae", _ROWS, _GAE_OPTIONS, gae.gae, constant=True),
         Operation("lambda_returns", _ROWS, _GAE_OPTIONS, gae.lambda_returns, constant=True),
         Operation(

@@ -106,12 +106,12 @@ class Run:
             self.tally.unclear += 1
         self.tally.executed += self.decided
 
-    def conforms(self, case: Case, also: Callable[..., Any] | None = None) -> None:
+    def conforms(self, case: Case, *also: Callable[..., Any]) -> None:
         """Call the backend and demand that every specified element of the result is permitted.
 
         `also` is a formula that the spec says is equal: it demands the same answer where both are exact.
         """
-        allowed = permitted(case, also)
+        allowed = permitted(case, *also)
         got = self.call(case)
         self.judge(case, got, allowed)
         if case.region == "generic":

@@ -77,7 +77,6 @@ def test_constants(run: Run) -> None:
 @clauses("contract.options-used")
 def test_options_used(run: Run) -> None:
     """An option at another value changes the result where the permitted answers do not overlap."""
-
     limits = run.backend.limits(run.operation)
     choices = {name: limits.get(name, OPTION_VALUES[name][1]) for name in OPERATIONS[run.operation].options}
 

@@ -86,6 +86,33 @@ def n_step_advantages(
     return rows.unpack(advantages + discounts[steps] * last_values, mask)
 
 
+def telescoped_advantages(
+    rewards: Array, values: Array, mask: Mask, bootstrap_value: Array, *, gamma: Scalar, n: int
+) -> Array:
+    """n-step advantages as sums of TD errors: A^(n)_t = Σ_{l<n} γ^l δ_{t+l}; the values between cancel.
+
+    Clause: `gae.telescoping`. Arguments and errors as for :func:`n_step_advantages`, which it equals.
+
+    Source
+    ------
+    Schulman et al. 2016, arXiv:1506.02438v6, eq. (14).
+
+    Examples
+    --------
+    >>> telescoped_advantages([[1.0, 2.0]], [[0.5, 0.25]], np.array([[True, True]]), [4.0], gamma=0.5, n=2)
+    array([[2.5 , 3.75]])
+    """
+    checks.integer("n", n, at_least=1)
+    rewards, values, mask, bootstrap_value = _rows(rewards, values, mask, bootstrap_value, gamma)
+    errors = _packed_td_errors(rewards, values, mask, bootstrap_value, gamma)
+    width = errors.shape[1]
+    discounts = numbers.powers(gamma, width + 1)
+    advantages = numbers.zeros(errors.shape, like=errors)
+    for step in range(min(n, width)):
+        advantages[:, : width - step] = advantages[:, : width - step] + discounts[step] * errors[:, step:]
+    return rows.unpack(advantages, mask)
+
+
 def n_step_weights(count: int, *, lam: Scalar) -> Array:
     """Weights (1-λ) λ^{n-1} of the n-step advantages, n = 1 ... count; the last one is λ^{count-1}.
 
@@ -354,7 +381,8 @@ def _time_steps(rewards: Array, values: Array, mask: Mask, masked: str) -> tuple
 def _state_values(values: Array, mask: Mask, bootstrap_value: Array) -> Array:
     """V_0 ... V_{N-1} of each row with the bootstrap value V_N behind them, then zeros: (B, T+1)."""
     packed = rows.pack(values, mask)
-    states = numbers.zeros((packed.shape[0], packed.shape[1] + 1), like=packed)
+    like = packed if packed.size else bootstrap_value
+    states = numbers.zeros((packed.shape[0], packed.shape[1] + 1), like=like)
     states[:, :-1] = packed
     states[np.arange(len(states)), rows.lengths(mask)] = bootstrap_value
     return states

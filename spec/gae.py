@@ -63,6 +63,7 @@ def telescoping() -> None:
         errors = reference.td_errors(*row(length), gamma=GAMMA)[0]
         advantages = reference.n_step_advantages(*row(length), gamma=GAMMA, n=n)[0]
         agree(advantages, [discounted(errors[t : t + n], GAMMA) for t in range(length)])
+        agree(advantages, reference.telescoped_advantages(*row(length), gamma=GAMMA, n=n)[0])
 
 
 @derivation("gae.n-step-recursion", status="proved")
