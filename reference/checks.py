@@ -67,44 +67,44 @@ def integer_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = 
 
 def unit_interval(name: str, x: Any) -> None:
     """Check a hyper-parameter that lies in [0, 1]; balls and symbols pass."""
-    if _is_number(name, x) and not 0.0 <= x <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1], got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and 0.0 <= x <= 1.0)):
+        raise ValueError(f"{name} must be a number in [0, 1], got {_describe(x)}")
 
 
 def open_unit_interval(name: str, x: Any) -> None:
     """Check a number that lies strictly between 0 and 1; balls and symbols pass."""
-    if _is_number(name, x) and not 0.0 < x < 1.0:
-        raise ValueError(f"{name} must lie strictly between 0 and 1, got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and 0.0 < x < 1.0)):
+        raise ValueError(f"{name} must be a number strictly between 0 and 1, got {_describe(x)}")
 
 
 def non_negative(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and at least 0; balls and symbols pass."""
-    if _is_number(name, x) and not 0.0 <= x < np.inf:
-        raise ValueError(f"{name} must be finite and at least 0, got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and 0.0 <= x < np.inf)):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {_describe(x)}")
 
 
 def positive(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and above 0; balls and symbols pass."""
-    if _is_number(name, x) and not 0.0 < x < np.inf:
-        raise ValueError(f"{name} must be finite and above 0, got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and 0.0 < x < np.inf)):
+        raise ValueError(f"{name} must be a finite number above 0, got {_describe(x)}")
 
 
 def above_one(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and above 1; balls and symbols pass."""
-    if _is_number(name, x) and not 1.0 < x < np.inf:
-        raise ValueError(f"{name} must be finite and above 1, got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and 1.0 < x < np.inf)):
+        raise ValueError(f"{name} must be a finite number above 1, got {_describe(x)}")
 
 
 def finite(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite, of either sign; balls and symbols pass."""
-    if _is_number(name, x) and not np.isfinite(x):
-        raise ValueError(f"{name} must be finite, got {x!r}")
+    if not (_is_object(x) or (_is_number(x) and np.isfinite(x))):
+        raise ValueError(f"{name} must be a finite number, got {_describe(x)}")
 
 
 def integer(name: str, x: Any, at_least: int) -> None:
     """Check an integer hyper-parameter with a lower bound."""
-    if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer) or x < at_least:
-        raise ValueError(f"{name} must be an integer of at least {at_least}, got {x!r}")
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {_describe(x)}")
 
 
 def flag(name: str, x: Any) -> None:
@@ -116,7 +116,7 @@ def flag(name: str, x: Any) -> None:
 def choice(name: str, x: Any, options: tuple[str, ...]) -> None:
     """Check an option that takes one of a few names."""
     if not isinstance(x, str) or x not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {x!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {_describe(x)}")
 
 
 def function(name: str, x: Any) -> None:
@@ -125,15 +125,13 @@ def function(name: str, x: Any) -> None:
         raise ValueError(f"{name} must be a function, got {_describe(x)}")
 
 
-def _is_number(name: str, x: Any) -> bool:
-    """Whether x is a plain number (True), a ball or symbol (False), or nothing of the kind (an error)."""
-    if isinstance(x, np.ndarray):
-        raise ValueError(f"{name} must be a number, got {_describe(x)}")
-    if system_of(x) is not floats:
-        return False
-    if isinstance(x, bool) or not isinstance(x, int | float | np.integer | np.floating):
-        raise ValueError(f"{name} must be a number, got {_describe(x)}")
-    return True
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+
+
+def _is_object(x: Any) -> bool:
+    """Whether x is one ball, dyadic rational or symbol."""
+    return not isinstance(x, np.ndarray) and system_of(x) is not floats
 
 
 def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int | None, ...], like: str) -> None:
@@ -146,7 +144,7 @@ def _check_shape(name: str, got: tuple[int, ...], expected: tuple[int | None, ..
 
 def _plain(x: Any) -> float:
     """One element of an object array, if it is a plain number."""
-    if not isinstance(x, int | float | np.integer | np.floating):
+    if not _is_number(x):
         raise TypeError(f"expected a number, got {type(x).__name__}")
     return float(x)
 

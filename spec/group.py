@@ -82,7 +82,7 @@ def sum_and_scale() -> None:
 
 @derivation("grpo.invariances", status="verified for B <= 3")
 def groups_stand_alone() -> None:
-    """Every way to give up to three rows one of three ids: each group gets what it gets alone, in any order."""
+    """Up to three rows, each of one of three ids: every group gets what it gets alone, in any order."""
     names = np.array([7, -3, 10**12])
     for rows in (1, 2, 3):
         rewards = symbols.array("r", (rows,))
@@ -102,7 +102,7 @@ def groups_stand_alone() -> None:
 
 @derivation("grpo.bound", status="proved")
 def no_advantage_is_larger() -> Numbers:
-    """G Q ≥ S² by induction; of the other G - 1 distances, whose sum is -d, it leaves d² at most (G-1)/G of Q."""
+    """G Q ≥ S² by induction; of the other G - 1 distances, whose sum is -d: so d² is at most (G-1)/G of Q."""
     total, squares, x = sympy.symbols("S Q x", real=True)
     one_more = (SIZE + 1) * (squares + x**2) - (total + x) ** 2
     distances = squares - 2 * x * total + SIZE * x**2  # Σ (d_j - x)², which is not negative

@@ -1,4 +1,4 @@
-"""Derivations of the chapter `grpo` about the loss: its parts, its gradient, what lengths and empty groups do."""
+"""Derivations of the chapter `grpo` about the loss: its parts, its gradient, lengths, groups without signal."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ def point(x: Batch, log_ratios: Any, advantages: Any) -> Any:
 
 
 def regions(x: Batch) -> Any:
-    """Points with every row's ratios below, inside and above the clip, and beyond the clamp; both signs of A."""
+    """Points with ratios below, inside and above the clip, and beyond the clamp; both signs of A."""
     places = [sympy.Rational(n, 10) for n in (-250, -5, 0, 5, 250)]
     for place, sign in itertools.product(places, (-ONE, ONE)):
         slopes = np.array([[place + sympy.Rational(k, 100) for k in range(x.mask.shape[1])]] * len(x.mask))
@@ -55,7 +55,7 @@ def regions(x: Batch) -> Any:
 
 @derivation("grpo.loss", status="verified for T <= 2")
 def sum_of_its_parts() -> None:
-    """The clipped loss of advantages copied to every token, and β times the aggregate of k3, alike in every mode."""
+    """The clipped loss of advantages copied to every token, and β times the aggregate of k3, in every mode."""
     x = batch([[True, True], [False, True]])
     copied = np.repeat(x.advantages[:, None], 2, axis=1)
     for mode, level in zip(policy_loss.MODES, ("token", "sequence", "sequence-token", "token"), strict=True):
@@ -97,7 +97,7 @@ def gradient_of_the_loss() -> None:
 
 @derivation("grpo.on-policy-gradient", status="proved")
 def coefficient_of_a_token() -> Numbers:
-    """At π = π_old: a token's loss is differentiated to -A - β (π_ref/π - 1), over its divisor; in all modes."""
+    """At π = π_old a token's loss has the derivative -A - β (π_ref/π - 1), over its divisor, in all modes."""
     log_policy, log_ref, advantage = sympy.symbols("l ref A", real=True)
     log_ratio = log_policy - log_ref
     k3 = sympy.exp(-log_ratio) - 1 + log_ratio
@@ -122,7 +122,7 @@ def coefficient_of_a_token() -> Numbers:
 
 @derivation("grpo.length-bias", status="proved")
 def weights_of_tokens() -> Numbers:
-    """A token's share of the gradient is 1 over its divisor: B |o|, the tokens of the batch, B, or B times L."""
+    """A token's share of the gradient is 1 over B |o|, over the tokens of the batch, over B, or over B L."""
     for lengths in itertools.product((1, 2, 3), repeat=2):
         mask = np.arange(3) < np.array(lengths)[:, None]
         x = batch(mask)
@@ -140,13 +140,30 @@ def weights_of_tokens() -> Numbers:
             gradient = piece(reference.grpo_loss_gradient(ONE, *x, **options), at)
             expected = -rows * np.array(weights, dtype=object)[:, None]
             agree(gradient[mask], expected[mask])
-    scaled, _ = reference.binary_advantages(0.1)
-    return {"short": 10, "long": 100, "share, short": 1 / 20, "long one's": 1 / 200, "all": 1 / 110} | {
-        "p": 0.1,
-        "p of half": 0.5,
-        "scaled": scaled,
-        "unscaled": 0.9,
-    }
+    return _short_and_long() | _rare_and_even()
+
+
+def _short_and_long() -> Numbers:
+    """Shares of a token in a batch of two responses, of 10 and of 100 tokens."""
+    lengths = np.array([[10], [100]])
+    mask = np.arange(100) < lengths
+    by_row, by_token = (
+        1 / np.broadcast_to(policy_loss.aggregation_divisors(mask, mode=mode), (2, 1))[:, 0]
+        for mode in ("seq-mean-token-mean", "token-mean")
+    )
+    return {"short": 10, "long": 100, "of short": by_row[0], "of long": by_row[1], "of all": by_token[0]}
+
+
+def _rare_and_even() -> Numbers:
+    """Advantage of a success among ten responses, where one and where five succeed."""
+    numbers: Numbers = {}
+    for successes in (1, 5):
+        rewards = (np.arange(10) < successes).astype(float)
+        numbers[f"p, {successes}"] = successes / 10
+        for scale in reference.SCALES:
+            found = reference.group_advantages(rewards, np.zeros(10, dtype=int), scale=scale, ddof=0)
+            numbers[f"{scale}, {successes}"] = found[0]
+    return numbers
 
 
 @derivation("grpo.sequence-ratio", status="verified for T <= 2")
@@ -194,7 +211,8 @@ def penalty_by_length() -> Numbers:
     none, half, beyond = reference.overlong_penalty(lengths, max_length=100.0, buffer=20.0)
     assert none == 0.0
     numbers: Numbers = {f"length {n:.0f}": n for n in lengths}
-    return numbers | {"limit": 100, "buffer": 20, "half": half, "beyond": beyond, "uncapped": -1.5}
+    uncapped = -(lengths[2] - 80.0) / 20.0
+    return numbers | {"limit": 100, "buffer": 20, "half": half, "beyond": beyond, "uncapped": uncapped}
 
 
 @derivation("grpo.overlong-dropped-groups", status="verified for T <= 2")
@@ -204,7 +222,7 @@ def dropping_rescales() -> None:
     x = x._replace(advantages=np.array([x.advantages[0], x.advantages[1], ZERO], dtype=object))
     kept = Batch(*(array[:2] for array in x))
     at = {symbol: ZERO for array in x[:3] for symbol in array.flat} | CLIP_POINT
-    at |= {symbol: ONE for symbol in x.advantages[:2]}
+    at |= dict.fromkeys(x.advantages[:2], ONE)
     factors = {"token-mean": sympy.Rational(5, 3), "seq-mean-token-mean": sympy.Rational(3, 2)}
     factors |= dict.fromkeys(("seq-mean-token-sum", "seq-mean-token-sum-norm"), sympy.Rational(3, 2))
     for mode, factor in factors.items():

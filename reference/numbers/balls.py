@@ -54,8 +54,11 @@ class Ball:
         self.absolute_loss = absolute_loss
 
     def rounded(self, value: arb, terms: int = 1, scale: arb | None = None) -> "Ball":
-        """Make a ball of the same rounding, widened by `terms` roundings of something as large as `scale`."""
-        if self.relative_loss is None or value.is_zero() or _is_infinity(value):
+        """Make a ball of the same rounding, widened by `terms` roundings of something as large as `scale`.
+
+        One operation whose exact result is 0 gives 0; a sum of several may lose something on its way there.
+        """
+        if self.relative_loss is None or (terms == 1 and value.is_zero()) or _is_infinity(value):
             return Ball(value, self.relative_loss, self.absolute_loss)
         scale = value.abs_upper() if scale is None else scale
         loss = (scale * self.relative_loss + self.absolute_loss) * terms

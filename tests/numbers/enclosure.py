@@ -3,8 +3,8 @@
 from fractions import Fraction
 from typing import Any
 
-import mpmath
 import numpy as np
+import sympy
 from flint import arb
 from mpmath.libmp import to_rational
 
@@ -15,11 +15,13 @@ DIGITS = 80
 
 
 def fraction(x: Any) -> Fraction:
-    """Read a float, an integer, an exact `arb` or mpmath's number as the rational that it is."""
+    """Read a float, an integer, an exact `arb`, or a number of mpmath or SymPy as the rational that it is."""
     if isinstance(x, arb):
         mantissa, exponent = x.man_exp()
         return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
-    return Fraction(*to_rational(x._mpf_)) if isinstance(x, mpmath.mpf) else Fraction(x)
+    if hasattr(x, "_mpf_"):
+        return Fraction(*to_rational(x._mpf_))
+    return Fraction(int(x.p), int(x.q)) if isinstance(x, sympy.Rational) else Fraction(x)
 
 
 def ends(ball: Any) -> tuple[Any, Any]:

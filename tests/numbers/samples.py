@@ -5,7 +5,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from reference.numbers.formats import FORMATS, FloatArray, Format
+from reference.numbers.formats import FloatArray, Format
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
@@ -19,9 +19,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 def awkward(form: Format) -> FloatArray:
     """Numbers of a format at its corners: both zeros, near 1, near underflow, near overflow, ties."""
     ulp, tiny = 2.0 * form.unit_roundoff, 2.0**form.min_exponent
-    positive = [0.0, 1.0, 1.0 + ulp, 1.0 - ulp / 2, 1.5, 2.0, 3.0, 1 / 3, 0.1, 7.0, 1.0 / ulp, 1.0 / ulp + 1.0]
-    positive += [form.subnormal, 3 * form.subnormal, tiny, tiny - form.subnormal, tiny + form.subnormal, 5 * tiny]
-    positive += [form.largest, form.largest / 2, form.largest**0.5, 1.0 / form.largest**0.5, tiny**0.5]
+    positive = [0.0, 1.0, 1 + ulp, 1 - ulp / 2, 1.5, 2.0, 3.0, 7.0, 1 / 3, 0.1, 1 / ulp, 1 / ulp + 1]
+    positive += [form.subnormal, 3 * form.subnormal, tiny - form.subnormal, tiny, tiny + form.subnormal]
+    positive += [form.largest, form.largest / 2, form.largest**0.5, form.largest**-0.5, tiny**0.5, 5 * tiny]
     values = form.round(np.array(positive))
     return np.concatenate([values, -values])
 
@@ -40,6 +40,3 @@ def pairs(form: Format) -> tuple[FloatArray, FloatArray]:
     left = np.concatenate([np.repeat(corners, len(corners)), first, first])
     right = np.concatenate([np.tile(corners, len(corners)), second, near])
     return left, np.where(np.isfinite(right), right, form.largest)
-
-
-__all__ = ["DTYPES", "FORMATS", "awkward", "pairs", "spread"]

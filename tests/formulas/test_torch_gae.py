@@ -1,0 +1,209 @@
+"""What torch_impl.gae promises beyond the protocol: it never waits, rounds once, has clean gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch_impl import gae
+
+Rows = tuple[Tensor, Tensor, Tensor, Tensor]
+
+OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "td_errors": lambda r, v, m, b: gae.td_errors(r, v, m, b, gamma=0.9),
+    "n_step_advantages": lambda r, v, m, b: gae.n_step_advantages(r, v, m, b, gamma=0.9, n=3),
+    "gae": lambda r, v, m, b: gae.gae(r, v, m, b, gamma=0.9, lam=0.8),
+    "gae, holes as steps": lambda r, v, m, b: gae.gae(r, v, m, b, gamma=0.9, lam=0.8, masked="zero"),
+    "lambda_returns": lambda r, v, m, b: gae.lambda_returns(r, v, m, b, gamma=0.9, lam=0.8),
+    "discounted_returns": lambda r, v, m, b: gae.discounted_returns(r, m, b, gamma=0.9),
+    "whiten": lambda r, v, m, b: gae.whiten(r, m),
+    "whiten, mean kept": lambda r, v, m, b: gae.whiten(r, m, shift_mean=False, ddof=0),
+}
+CONSTANTS = ("gae", "gae, holes as steps", "lambda_returns")
+"""The operations whose results are constants of a loss."""
+
+every_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+HALF = [torch.bfloat16, torch.float16]
+
+
+def rows(
+    dtype: torch.dtype = torch.float32, shape: tuple[int, int] = (3, 7), under_mask: float = 0.0
+) -> Rows:
+    """Normal numbers in rows with holes, one of them empty."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(shape, generator=generator) < 0.7
+    mask[1] = False
+    rewards, values = (
+        torch.where(mask, torch.randn(shape, generator=generator), under_mask).to(dtype) for _ in range(2)
+    )
+    return rewards, values, mask, torch.randn(shape[0], generator=generator).to(dtype)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_result_has_the_dtype_and_shape_of_the_first_argument(name: str, dtype: torch.dtype) -> None:
+    given = rows(dtype)
+    result = OPERATIONS[name](*given)
+    assert result.dtype == dtype
+    assert result.shape == given[0].shape
+    assert result.device == given[0].device
+
+
+@every_operation
+@pytest.mark.parametrize("other", DTYPES, ids=str)
+def test_first_argument_decides_where_dtypes_differ(name: str, other: torch.dtype) -> None:
+    rewards, values, mask, bootstrap_value = rows()
+    result = OPERATIONS[name](rewards, values.to(other), mask, bootstrap_value.to(torch.float64))
+    assert result.dtype == rewards.dtype
+
+
+@every_operation
+def test_default_dtype_does_not_matter(name: str) -> None:
+    given, before = rows(), torch.get_default_dtype()
+    expected = OPERATIONS[name](*given)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = OPERATIONS[name](*given)
+    finally:
+        torch.set_default_dtype(before)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, expected)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_half_precision_is_rounded_once(name: str, dtype: torch.dtype) -> None:
+    """It is the float32 result on the same numbers, rounded: bit by bit."""
+    given = rows(dtype, shape=(5, 40))
+    widened = (x if x.dtype == torch.bool else x.float() for x in given)
+    assert torch.equal(OPERATIONS[name](*given), OPERATIONS[name](*widened).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_rounding_every_step_would_show(dtype: torch.dtype) -> None:
+    """1 and then many halves of its spacing: added one at a time, they would all be rounded away."""
+    half_an_ulp = torch.finfo(dtype).eps / 2
+    rewards = torch.full((1, 65), half_an_ulp, dtype=dtype)
+    rewards[0, -1] = 1.0
+    returns = gae.discounted_returns(
+        rewards, torch.ones(1, 65, dtype=torch.bool), rewards[:, 0] * 0, gamma=1.0
+    )
+    assert returns[0, 0].item() == 1.0 + 64 * half_an_ulp
+
+
+@every_operation
+def test_runs_without_values(name: str) -> None:
+    """On the meta device and on fake tensors there is nothing to read, so whoever reads raises."""
+    meta = OPERATIONS[name](*(x.to("meta") for x in rows()))
+    assert (meta.shape, meta.dtype, meta.device.type) == ((3, 7), torch.float32, "meta")
+    with FakeTensorMode() as mode:
+        fake = OPERATIONS[name](*(mode.from_tensor(x) for x in rows()))
+    assert (fake.shape, fake.dtype) == ((3, 7), torch.float32)
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Names of the kernels that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kernels: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal.default", "unique")
+"""Kernels whose result the host has to wait for, or whose shape depends on values."""
+
+
+@every_operation
+def test_no_kernel_waits_for_the_device_and_none_depends_on_values(name: str) -> None:
+    runs = []
+    for mask_value in (None, True, False):
+        given = rows()
+        if mask_value is not None:
+            given = (*given[:2], torch.full_like(given[2], mask_value), given[3])
+        with Recorder() as recorder:
+            OPERATIONS[name](*given)
+        runs.append(recorder.kernels)
+    assert runs[0]
+    assert runs[0] == runs[1] == runs[2]
+    assert not [kernel for kernel in runs[0] if any(waiting in kernel for waiting in WAITING)]
+
+
+def test_the_recorder_sees_a_wait() -> None:
+    with Recorder() as recorder:
+        bool(torch.ones(()) > 0)
+    assert any(waiting in kernel for kernel in recorder.kernels for waiting in WAITING)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("outer", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_no_gradient_flows_through_constants(name: str, outer: Callable[[], Any]) -> None:
+    given = [x if x.dtype == torch.bool else x.requires_grad_() for x in rows()]
+    with outer():
+        result = OPERATIONS[name](*given)
+        assert torch.is_grad_enabled() == (outer is torch.enable_grad)
+    assert not result.requires_grad
+    assert result.grad_fn is None
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_scales_the_gradient_of_a_loss(name: str) -> None:
+    """The gradient of Σ A log π with respect to log π is A, and the values get none."""
+    rewards, values, mask, bootstrap_value = rows()
+    logprobs = torch.zeros_like(rewards, requires_grad=True)
+    values.requires_grad_()
+    advantages = OPERATIONS[name](rewards, values, mask, bootstrap_value)
+    loss = (advantages * logprobs).sum()
+    found, none = torch.autograd.grad(loss, [logprobs, values], allow_unused=True)
+    assert torch.equal(found, advantages)
+    assert none is None
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in CONSTANTS])
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e4])
+def test_gradients_are_clean_under_the_mask(name: str, garbage: float) -> None:
+    """What lies there gets gradient 0, and changes no other: 0 times NaN is taken nowhere."""
+
+    def gradients(under_mask: float) -> list[Tensor]:
+        given = [x if x.dtype == torch.bool else x.requires_grad_() for x in rows(under_mask=under_mask)]
+        result = OPERATIONS[name](*given)
+        upstream = torch.linspace(-1.0, 2.0, result.numel()).reshape(result.shape)
+        inputs = [x for x in given if x.requires_grad]
+        found = torch.autograd.grad(result, inputs, upstream, allow_unused=True, materialize_grads=True)
+        return list(found)
+
+    mask = rows()[2]
+    for got, clean in zip(gradients(garbage), gradients(0.0), strict=True):
+        assert torch.equal(got, clean)
+        if got.shape == mask.shape:
+            assert not got[~mask].any()
+
+
+@every_operation
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -1e4])
+def test_result_is_zero_under_the_mask(name: str, garbage: float) -> None:
+    given = rows(under_mask=garbage)
+    result = OPERATIONS[name](*given)
+    assert not result[~given[2]].any()
+    assert torch.equal(result, OPERATIONS[name](*rows()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [0.1, 1.0, -1e4, 1 / 3])
+@pytest.mark.parametrize("count", [2, 3, 7, 64])
+def test_equal_values_whiten_to_what_rounding_leaves(dtype: torch.dtype, value: float, count: int) -> None:
+    """The first mean is off by (count - 1) u |x|, the second one by that share of what is left."""
+    x = torch.full((1, count), value, dtype=dtype)
+    whitened = gae.whiten(x, torch.ones(1, count, dtype=torch.bool), eps=1e-8)
+    wide = torch.finfo(torch.promote_types(dtype, torch.float32))
+    left = (count * wide.eps) ** 2 * abs(x[0, 0].item())  # eps is 2u: room for the quotients too
+    assert whitened.abs().max().item() <= left / 1e-8**0.5

@@ -1,0 +1,217 @@
+"""Rounding balls hold what NumPy and ml_dtypes compute: single operations, sums, whole formulas."""
+
+import operator
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from conformance.oracle import FACTOR
+from reference import gae, numbers
+from reference.numbers import balls
+from reference.numbers.formats import FORMATS, FloatArray, Format
+from tests.examples import examples
+from tests.numbers.enclosure import encloses, is_bounded
+from tests.numbers.samples import DTYPES, awkward, pairs, spread
+
+IEEE = 1.0
+"""Unit roundoffs that + - * / and the square root lose in IEEE arithmetic."""
+
+ULPS = {"exp": 3, "expm1": 3, "log": 4, "log1p": 2}
+"""Units in the last place by which NumPy's functions may miss the rounded result, in whatever format: the
+largest in the data files of its own numpy/_core/tests/test_umath_accuracy.py."""
+
+every_format = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+
+
+def held(ball: Any, got: float, form: Format) -> bool:
+    """Whether a rounding ball permits a result; infinity where it reaches beyond the largest number."""
+    if np.isfinite(got):
+        return encloses(ball, got)
+    return not is_bounded(ball) or bool(ball.value.abs_upper() > form.largest)
+
+
+def all_held(permitted: Any, got: Any, form: Format) -> bool:
+    return all(held(ball, float(x), form) for ball, x in zip(permitted.flat, np.ravel(got), strict=True))
+
+
+def domain(name: str, form: Format) -> FloatArray:
+    """Inputs of a function, from the whole range and from where its result is finite and not 1."""
+    near = form.round(np.random.default_rng(4).normal(size=1000) * form.largest**0.01)
+    x = np.concatenate([awkward(form), spread(form, 1000, seed=5), near, form.round(1.0 + near / 8)])
+    return np.asarray(x[x > {"log": 0.0, "sqrt": 0.0, "log1p": -1.0}.get(name, -np.inf)])
+
+
+@every_format
+@pytest.mark.parametrize("operation", [operator.add, operator.sub, operator.mul, operator.truediv])
+def test_arithmetic(operation: Any, form: Format) -> None:
+    x, y = pairs(form)
+    with np.errstate(all="ignore"):
+        got = operation(x.astype(DTYPES[form.name]), y.astype(DTYPES[form.name])).astype(np.float64)
+    assert all_held(operation(*(balls.array(v, balls.Rounding(form, IEEE)) for v in (x, y))), got, form)
+
+
+@every_format
+@pytest.mark.parametrize("operation", [operator.add, operator.sub, operator.mul, operator.truediv])
+def test_two_units_in_the_last_place_further_is_outside(operation: Any, form: Format) -> None:
+    """The exact result is 1.5 units away, at least 1.5 roundoffs, where one is allowed."""
+    x, y = pairs(form)
+    with np.errstate(all="ignore"):
+        got = form.round(operation(x, y))
+    # Half a roundoff is more than the subnormal spacing, 2u times the smallest normal number, from here on.
+    large = np.isfinite(got) & (np.abs(got) > 8 * 2.0**form.min_exponent) & (np.abs(got) < form.largest / 2)
+    x, y, got = x[large], y[large], got[large]
+    two_ulps = np.copysign(np.ldexp(2.0, np.frexp(got)[1] - form.precision), got)
+    permitted = operation(*(balls.array(v, balls.Rounding(form, IEEE)) for v in (x, y)))
+    assert permitted.size > large.size / 4
+    assert not any(map(encloses, permitted, map(operator.add, map(Fraction, got), map(Fraction, two_ulps))))
+
+
+@every_format
+def test_square_root(form: Format) -> None:
+    x = np.abs(domain("sqrt", form))
+    got = np.sqrt(x.astype(DTYPES[form.name])).astype(np.float64)
+    assert all_held(numbers.sqrt(balls.array(x, balls.Rounding(form, IEEE))), got, form)
+
+
+@every_format
+@pytest.mark.parametrize("name", ULPS)
+def test_elementary_functions(name: str, form: Format) -> None:
+    """A unit in the last place is at most 2 roundoffs; one more rounds the result that ULPS counts from."""
+    x = domain(name, form)
+    with np.errstate(all="ignore"):
+        got = getattr(np, name)(x.astype(DTYPES[form.name])).astype(np.float64)
+    permitted = getattr(numbers, name)(balls.array(x, balls.Rounding(form, 2.0 * ULPS[name] + 1.0)))
+    assert all_held(permitted, got, form)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", [*ULPS, "sigmoid", "log_sigmoid"])
+def test_rounded_float64_functions_lie_within_the_oracles_factor(name: str, dtype: str) -> None:
+    """What float64 loses is 2**-29 of a roundoff of float32, so one roundoff and a little is lost in all."""
+    form = FORMATS[dtype]
+    x = domain(name, form)
+    with np.errstate(all="ignore"):
+        got = form.round(getattr(numbers, name)(x))
+    assert all_held(getattr(numbers, name)(balls.array(x, balls.Rounding(form, FACTOR))), got, form)
+
+
+def pairwise(terms: list[Any], add: Callable[[Any, Any], Any]) -> Any:
+    half = len(terms) // 2
+    return terms[0] if not half else add(pairwise(terms[:half], add), pairwise(terms[half:], add))
+
+
+def one_by_one(terms: list[Any], add: Callable[[Any, Any], Any]) -> Any:
+    result = terms[0]
+    for term in terms[1:]:
+        result = add(result, term)
+    return result
+
+
+@every_format
+@examples(60)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40), cancels=st.booleans(), tiny=st.booleans())
+def test_sums_in_every_order(form: Format, seed: int, count: int, cancels: bool, tiny: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = form.round(rng.normal(size=count) * 2.0 ** rng.integers(0, 8, count))
+    x = np.concatenate([x, -x[::-1]]) if cancels else x
+    x = form.round(x * form.subnormal) if tiny else x
+    permitted: Any = numbers.total(balls.array(x, balls.Rounding(form, IEEE)))
+    terms = list(x.astype(DTYPES[form.name]))
+    orders = [terms, terms[::-1], sorted(terms), sorted(terms, key=abs, reverse=True)]
+    results = [method(order, operator.add) for order in orders for method in (one_by_one, pairwise)]
+    results.append(np.sum(np.array(terms, dtype=DTYPES[form.name])))
+    assert all(held(permitted, float(result), form) for result in results)
+
+
+@every_format
+def test_sums_along_an_axis(form: Format) -> None:
+    x = form.round(np.random.default_rng(6).normal(size=(3, 4, 5)))
+    rounding = balls.Rounding(form, IEEE)
+    for axis in (0, 1, 2, -1):
+        got = np.sum(x.astype(DTYPES[form.name]), axis=axis)
+        permitted = numbers.total(balls.array(x, rounding), axis=axis)
+        assert permitted.shape == got.shape
+        assert all_held(permitted, got.astype(np.float64), form)
+
+
+Round = Callable[[Any], Any]
+
+
+def gae_in_a_loop(rows: tuple[Any, ...], gamma: Any, lam: Any, fl: Round) -> list[list[Any]]:
+    """GAE as a loop over tokens that rounds after every operation."""
+    rewards, values, mask, bootstrap_value = rows
+    result = [[fl(0.0)] * mask.shape[1] for _ in mask]
+    for b, row in enumerate(mask):
+        advantage, next_value = fl(0.0), bootstrap_value[b]
+        for t in reversed(np.flatnonzero(row)):
+            error = fl(fl(rewards[b, t] + fl(gamma * next_value)) - values[b, t])
+            advantage = fl(error + fl(fl(gamma * lam) * advantage))
+            result[b][t], next_value = advantage, values[b, t]
+    return result
+
+
+def whiten_in_a_loop(x: Any, eps: Any, fl: Round) -> list[Any]:
+    """Whitening, one addition after another, rounded after every operation."""
+    total, squares = fl(0.0), fl(0.0)
+    for term in x:
+        total = fl(total + term)
+    mean = fl(total / fl(len(x)))
+    for term in x:
+        squares = fl(squares + fl(fl(term - mean) * fl(term - mean)))
+    root = fl(np.sqrt(fl(fl(squares / fl(len(x) - 1)) + eps)))
+    return [fl(fl(term - mean) / root) for term in x]
+
+
+@st.composite
+def drawn_rows(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Rows of normal numbers, at a size of 1 or so small that products underflow in float16."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = draw(st.integers(1, 3)), draw(st.integers(1, 12))
+    scale = draw(st.sampled_from([1.0, 2.0**-13]))
+    mask = rng.random(shape) < draw(st.sampled_from([1.0, 0.7]))
+    rewards, values, bootstrap_value = (scale * rng.normal(size=size) for size in (shape, shape, shape[0]))
+    return rewards, values, mask, bootstrap_value
+
+
+@every_format
+@examples(80)
+@given(drawn_rows(), st.sampled_from([1.0, 0.99, 0.5, 0.0]), st.sampled_from([1.0, 0.95, 0.5, 0.0]))
+def test_gae(form: Format, rows: tuple[Any, ...], gamma: float, lam: float) -> None:
+    """Rounding float64 results is that format's arithmetic, as tests/numbers/test_formats.py shows."""
+    rounded = tuple(x if x.dtype == bool else form.round(x) for x in rows)
+    gamma, lam = float(form.round(gamma)), float(form.round(lam))
+    rounding = balls.Rounding(form, IEEE)
+    args: list[Any] = [x if x.dtype == bool else balls.array(x, rounding) for x in rounded]
+    permitted = gae.gae(*args, gamma=balls.array(gamma, rounding), lam=balls.array(lam, rounding))
+    assert all_held(permitted, gae_in_a_loop(rounded, gamma, lam, lambda x: float(form.round(x))), form)
+
+
+@examples(80)
+@given(drawn_rows(), st.sampled_from([1.0, 0.99, 0.5, 0.0]), st.sampled_from([1.0, 0.95, 0.5, 0.0]))
+def test_gae_in_float32_arrays(rows: tuple[Any, ...], gamma: float, lam: float) -> None:
+    """NumPy's own float32 rounds every operation by itself."""
+    narrow = tuple(x if x.dtype == bool else x.astype(np.float32) for x in rows)
+    rounding = balls.Rounding(FORMATS["float32"], IEEE)
+    args: list[Any] = [x if x.dtype == bool else balls.array(x, rounding) for x in narrow]
+    discounts = [balls.array(np.float32(x), rounding) for x in (gamma, lam)]
+    permitted = gae.gae(*args, gamma=discounts[0], lam=discounts[1])
+    got = gae_in_a_loop(narrow, np.float32(gamma), np.float32(lam), np.float32)
+    assert np.asarray(got).dtype == np.float32
+    assert all_held(permitted, got, FORMATS["float32"])
+
+
+@every_format
+@examples(80)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.sampled_from([1.0, 16.0, 2.0**-8]))
+def test_whiten(form: Format, seed: int, count: int, scale: float) -> None:
+    x = form.round(scale * np.random.default_rng(seed).normal(size=count))
+    eps, rounding = float(form.round(1e-5)), balls.Rounding(form, IEEE)
+    everything = np.ones((1, count), dtype=bool)
+    permitted = gae.whiten(balls.array(x[None], rounding), everything, eps=balls.array(eps, rounding))
+    assert all(map(is_bounded, permitted.flat))
+    assert all_held(permitted, whiten_in_a_loop(x, eps, lambda v: float(form.round(v))), form)
