@@ -170,7 +170,7 @@ def _argument(
         return _mask(draw, region, *shape)
     if argument.kind == "optional" and draw(_choice(True, False)):
         return None
-    if argument.kind in ("ids", "tokens"):
+    if argument.kind in ("ids", "tokens") and region != "generic":
         count = others[argument.beside].shape[-1] if argument.kind == "tokens" else 3
         return np.asarray(_bytes(draw, shape) % count, dtype=np.int64)
     if region == "generic" or argument.kind == "matrix":

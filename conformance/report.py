@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 SCHEMA_VERSION = 1
+CONTRACT = "contract"
 OUTCOMES = ("passed", "failed", "limited", "not run")
 
 
@@ -64,12 +65,21 @@ class Verdict:
         lines = [{**asdict(r), "clause": slug} for r in self.results for slug in r.clauses]
         return pd.DataFrame(lines, columns=["clause", *Result.__dataclass_fields__])
 
-    def by_clause(self) -> pd.DataFrame:
-        """Clause × operation: pass, FAIL, limited, not run; blank where nothing was asked."""
+    def by_clause(self) -> list[pd.DataFrame]:
+        """Clause × operation, a table a chapter, then operation × clause of the contract.
+
+        A cell is pass, FAIL, limited or not run; blank where nothing was asked.
+        """
         frame = self.frame()
         frame = frame[frame.outcome != "not provided"]
-        if frame.empty:
-            return pd.DataFrame()
+        chapters = frame.clause.str.partition(".")[0]
+        tables = [
+            self._matrix(frame[chapters == chapter]) for chapter in chapters.unique() if chapter != CONTRACT
+        ]
+        contract = frame[chapters == CONTRACT]
+        return tables if contract.empty else [*tables, self._matrix(contract).T.rename_axis("operation")]
+
+    def _matrix(self, frame: pd.DataFrame) -> pd.DataFrame:
         cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype"]].apply(_dtypes)
         table = cells.unstack(fill_value="").astype(str)
         return table[[name for name in self.provided if name in table.columns]].rename_axis(columns=None)
@@ -87,7 +97,7 @@ class Verdict:
         """Both tables, the limitations and the verdict in words."""
         notes = [f"limited: {text}" for text in self.limitations()]
         notes += [f"FAIL: {text}" for text in self.shortcomings()]
-        tables = _text(self.by_clause()), _text(self.by_operation())
+        tables = [_text(table) for table in (*self.by_clause(), self.by_operation())]
         parts = [*tables, LEGEND, "\n".join(notes), self.summary()]
         return "\n\n".join(part for part in parts if part)
 
@@ -154,7 +164,7 @@ class Verdict:
             f"# Verdict on {self.backend}",
             self.summary(),
             versions,
-            self.by_clause().to_markdown(),
+            *(table.to_markdown() for table in self.by_clause()),
             self.by_operation().to_markdown(),
             notes,
             *failures,

@@ -112,8 +112,9 @@ def rloo_advantages(scores: Array, group_ids: checks.Indices) -> Array:
     scores, group_ids = _rewards(scores, group_ids)
     advantages = numbers.zeros(scores.shape, like=scores)
     for members in _groups(group_ids):
-        rewards, others = scores[members], max(len(members) - 1, 1)
-        means = [numbers.total(np.delete(rewards, k)) / others for k in range(len(members))]
+        rewards = scores[members]
+        others = len(rewards) - 1
+        means = [numbers.total(np.delete(rewards, k)) / others for k in range(len(rewards))]
         distances = rewards - np.array(means, dtype=rewards.dtype)
         advantages[members] = numbers.where(_all_equal(rewards), 0 * distances, distances)
     return advantages
@@ -131,7 +132,7 @@ def rloo_by_group_mean(scores: Array, group_ids: checks.Indices) -> Array:
     """
     distances = group_advantages(scores, group_ids, scale="none")
     for members in _groups(np.asarray(group_ids)):
-        distances[members] = distances[members] * len(members) / max(len(members) - 1, 1)
+        distances[members] = distances[members] * len(members) / (len(members) - 1)
     return distances
 
 
@@ -326,19 +327,20 @@ def _relative(rewards: Array, scale: str, ddof: int, eps: Scalar) -> Array:
     centred = numbers.where(same, nothing, rewards - numbers.total(rewards) / count)
     if scale == "none":
         return centred
-    deviation = numbers.sqrt(numbers.total(numbers.square(centred)) / max(count - ddof, 1))
+    deviation = numbers.sqrt(numbers.total(numbers.square(centred)) / (count - ddof))
     return centred / numbers.where(same, one, one * (deviation + eps))
 
 
 def _all_equal(rewards: Array) -> Any:
     """Whether all rewards of a group are equal: a condition for :func:`reference.numbers.where`."""
-    return numbers.less_equal(numbers.total(numbers.absolute(rewards - rewards[0])), 0)
+    return numbers.less_equal(numbers.total(numbers.absolute(rewards[1:] - rewards[0])), 0)
 
 
 def _groups(group_ids: checks.Indices) -> Iterator[checks.Indices]:
-    """The rows of each group."""
-    for group in np.unique(group_ids):
-        yield np.flatnonzero(group_ids == group)
+    """The rows of each group of more than one response: nobody else has advantages."""
+    ids, counts = np.unique(group_ids, return_counts=True)
+    for name in ids[counts > 1]:
+        yield np.flatnonzero(group_ids == name)
 
 
 def _rewards(scores: Array, group_ids: checks.Indices) -> tuple[Array, checks.Indices]:

@@ -151,11 +151,9 @@ def equal_rewards_give_zero() -> Numbers:
         for reward in (0.1, -1 / 3, 1e9 + 0.7):
             assert not reference.group_advantages(np.full(count, reward), ids, eps=0.0).any()
             assert not reference.rloo_advantages(np.full(count, reward), ids).any()
-    reward = np.float32(0.1)
-    total = np.float32(0.0)
-    for _ in range(10):
-        total = np.float32(total + reward)
-    left = float(reward) - float(np.float32(total / np.float32(10)))
+    tenth = np.float32(0.1)
+    one_by_one = np.cumsum(np.full(10, tenth))[-1]
+    left = float(tenth - one_by_one / np.float32(10))
     numbers: Numbers = {"responses": 10, "reward": 0.1}
     for eps in (1e-6, 1e-9):
         numbers |= {f"eps {eps}": eps, f"left with eps {eps}": left / (abs(left) + eps)}
@@ -172,7 +170,7 @@ def noise_over_epsilon() -> Numbers:
     with_eps, without = (reference.group_advantages(noisy, ids, eps=eps)[0] for eps in (small, ZERO))
     assert 0 < with_eps <= (noisy[0] - noisy[1]) / 2 / small
     assert with_eps < sympy.Rational(1, 10**10)
-    return {"summands": 0.1, "and": 0.2, "sum": 0.3, "without ε": without}
+    return {"summands": 0.1, "and": 0.2, "sum": 0.3, "without ε": without, "the other": -without}
 
 
 @derivation("grpo.leave-one-out", status="proved")
@@ -191,24 +189,24 @@ def mean_of_the_others() -> None:
 @derivation("grpo.leave-one-out-scale", status="proved")
 def expected_gradients_of_baselines() -> None:
     """E[r_j ∇log π(y_i)] = 0 for j ≠ i, so the mean takes 1/G of E[r ∇log π]; the code on every sample."""
-    p, better, worse = sympy.Symbol("p", positive=True), *sympy.symbols("r_1 r_0", real=True)
+    p = sympy.Symbol("p", positive=True)
+    better, worse = sympy.symbols("r_1 r_0", real=True)
     score = {0: -p, 1: 1 - p}  # ∇ log π of two answers, in the logit of the second
     probability, reward = {0: 1 - p, 1: p}, {0: worse, 1: better}
     agree(sum(probability[y] * score[y] for y in (0, 1)), 0)
     true = sum(probability[y] * reward[y] * score[y] for y in (0, 1))
     agree(true * (1 - 1 / SIZE), (SIZE - 1) / SIZE * true)
     for count in range(2, LARGEST):
-        for operation, factor in (
-            (lambda x: reference.group_advantages(x, np.zeros(len(x), dtype=int), scale="none"), count - 1),
-            (lambda x: reference.rloo_advantages(x, np.zeros(len(x), dtype=int)), count),
-        ):
-            mean = ZERO
-            for sample in itertools.product((0, 1), repeat=count):
-                rewards = np.array([reward[y] for y in sample], dtype=object)
-                found = piece(operation(rewards), {better: 1, worse: 0})
-                chance = sympy.prod([probability[y] for y in sample])
-                mean += chance * sum(a * score[y] for a, y in zip(found, sample, strict=True)) / count
-            agree(mean, sympy.Rational(factor, count) * true)
+        ids = np.zeros(count, dtype=int)
+        relative, alone = ZERO, ZERO
+        for sample in itertools.product((0, 1), repeat=count):
+            rewards = np.array([reward[y] for y in sample], dtype=object)
+            scores = np.array([score[y] for y in sample], dtype=object) / count
+            chance = sympy.prod([probability[y] for y in sample])
+            relative += chance * sum(reference.group_advantages(rewards, ids, scale="none") * scores)
+            alone += chance * sum(reference.rloo_advantages(rewards, ids) * scores)
+        agree(where_unequal(relative), sympy.Rational(count - 1, count) * true)
+        agree(where_unequal(alone), true)
 
 
 @derivation("grpo.leave-one-out-std", status="witnessed")

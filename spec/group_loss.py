@@ -1,4 +1,4 @@
-"""Derivations of the chapter `grpo` about the loss: its parts, its gradient, lengths, groups without signal."""
+"""Derivations of the chapter `grpo` about the loss: its parts, its gradient, what lengths and groups do."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -32,8 +32,8 @@ class Batch(NamedTuple):
 def batch(mask: Any) -> Batch:
     """Symbols for every position, under a mask."""
     mask = np.array(mask, dtype=bool)
-    arrays = (symbols.array(name, mask.shape) for name in ("l", "old", "ref"))
-    return Batch(*arrays, symbols.array("A", mask.shape[:1]), mask)
+    logprobs, old, ref = (symbols.array(name, mask.shape) for name in ("l", "old", "ref"))
+    return Batch(logprobs, old, ref, symbols.array("A", mask.shape[:1]), mask)
 
 
 def point(x: Batch, log_ratios: Any, advantages: Any) -> Any:
@@ -55,7 +55,7 @@ def regions(x: Batch) -> Any:
 
 @derivation("grpo.loss", status="verified for T <= 2")
 def sum_of_its_parts() -> None:
-    """The clipped loss of advantages copied to every token, and β times the aggregate of k3, in every mode."""
+    """The clipped loss of advantages copied to every token, and β times the mean of k3, in every mode."""
     x = batch([[True, True], [False, True]])
     copied = np.repeat(x.advantages[:, None], 2, axis=1)
     for mode, level in zip(policy_loss.MODES, ("token", "sequence", "sequence-token", "token"), strict=True):
@@ -117,7 +117,7 @@ def coefficient_of_a_token() -> Numbers:
         expected = -coefficients / np.frompyfunc(sympy.Integer, 1, 1)(divisors)
         agree(piece(gradient, at)[x.mask], expected[x.mask])
     half, double = (0.04 * (x - 1) for x in (0.5, 2.0))
-    return {"β": 0.04, "π_ref/π": 0.5, "pull down": half, "pull up": double}
+    return {"β": 0.04, "π_ref/π": 0.5, "push down": -half, "push up": double}
 
 
 @derivation("grpo.length-bias", status="proved")

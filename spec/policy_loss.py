@@ -1,4 +1,4 @@
-"""Derivations of the chapter `ppo` that end at the clip: the reference, on symbols, in every zone of the ratio.
+"""Derivations of the chapter `ppo` that end at the clip: the reference, in every zone of the ratio.
 
 The loss is a sum of one term a token, so one token proves its clauses for every size; batches are then
 tried on the code. A zone places the advantage on one side of 0 and the ratio between two bounds, by
@@ -151,7 +151,7 @@ def never_above_the_unclipped() -> Numbers:
         assert (case.held is None) == (excess == 0)
         if "inside" in case.name:
             agree(sympy.diff(decided(loss(), case.zone), X), -RATIO * A)
-    ratio, punished = [[5.0]], [[-1.0]]
+    ratio, punished = one(5.0), one(-1.0)
     bounds: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2}
     plain = clipping.clipped_objective(ratio, punished, **bounds)[0, 0]
     dual = clipping.clipped_objective(ratio, punished, dual_clip=3.0, **bounds)[0, 0]
@@ -161,7 +161,7 @@ def never_above_the_unclipped() -> Numbers:
 
 @derivation("ppo.clip-asymmetric", status="proved")
 def never_clipped_below() -> Numbers:
-    """With ε_low above 1, A < 0 and any ρ below 1 + ε_high the slope is A; and how far a probability may rise."""
+    """ε_low > 1, A < 0, any ρ below 1 + ε_high: the slope is A; and how far a probability may rise."""
     ratio = sympy.Symbol("r", positive=True)
     zone = {A: -SIZE, LOW: 1 + GAP, HIGH: ratio + FAR}
     agree(decided(clipping.clipped_slope(one(ratio), one(A), clip_low=LOW, clip_high=HIGH)[0, 0], zone), A)
@@ -189,9 +189,9 @@ def cases_of_the_dual_clip() -> Numbers:
     bounds: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2}
     found: Numbers = {"ρ": 100, "c": 3}
     for name, dual in (("without", None), ("with", 3.0)):
-        objective = clipping.clipped_objective([[100.0]], [[-1.0]], dual_clip=dual, **bounds)[0, 0]
+        objective = clipping.clipped_objective(one(100.0), one(-1.0), dual_clip=dual, **bounds)[0, 0]
         found[f"loss {name}"] = -objective
-    rewarded = clipping.clipped_objective([[1.0]], [[1.0]], dual_clip=3.0, **bounds)[0, 0]
+    rewarded = clipping.clipped_objective(one(1.0), one(1.0), dual_clip=3.0, **bounds)[0, 0]
     return found | {"A > 0": rewarded, "A > 0, bounded by mistake": max(rewarded, 3.0 * rewarded)}
 
 
@@ -205,14 +205,14 @@ def weights_multiply_the_objective() -> Numbers:
         agree(decided(weighted, case.zone), -weight * case.objective)
         agree(sympy.diff(UP * decided(weighted, case.zone), X), decided(claimed[0, 0], case.zone))
     bounds: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2}
-    after = 0.5 * clipping.clipped_objective([[1.5]], [[1.0]], **bounds)[0, 0]
-    inside = clipping.clipped_objective([[0.5 * 1.5]], [[1.0]], **bounds)[0, 0]
+    after = 0.5 * clipping.clipped_objective(one(1.5), one(1.0), **bounds)[0, 0]
+    inside = clipping.clipped_objective(one(0.5 * 1.5), one(1.0), **bounds)[0, 0]
     return {"w": 0.5, "ρ": 1.5, "ε": 0.2, "after the clip": after, "inside the clip": inside}
 
 
 @derivation("ppo.on-policy-gradient", status="proved")
 def same_gradient_on_policy() -> None:
-    """At x = o: the clipped, the penalised and the plain loss -A x have the derivative -A, as the code has."""
+    """At x = o: the clipped, the penalised and the plain loss -A x have the derivative -A."""
     here = {X: OLD}
     penalised = reference.kl_penalty_loss(
         one(X), one(OLD), one(A), one(GAP), TOKEN, kl_coef=FAR, aggregation="token-mean"

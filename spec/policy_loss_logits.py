@@ -42,7 +42,7 @@ def same(left: Any, right: Any) -> None:
 
 
 def _in_powers(expression: Any) -> Any:
-    """The expression with τ log x_k for every logit z_k, its logarithms split into those of sums and of x_k."""
+    """The expression with τ log x_k for every logit z_k, logarithms of quotients split."""
     logits = [symbol for symbol in expression.free_symbols if symbol.name.startswith("z")]
     powers = {z: TAU * sympy.log(sympy.Symbol(f"x{z.name[1:]}", positive=True)) for z in logits}
     return expression.xreplace(powers).replace(
@@ -64,7 +64,7 @@ def softmax_of_scaled_logits() -> Numbers:
             same(decided(_logprob(logits, a), zone), sympy.log(powers[a] / sum(powers)))
     numbers: Numbers = {}
     for tau in (1.0, 0.5):
-        logprob = reference.token_logprobs([[[1.0, 0.0]]], token(1), temperature=tau)[0, 0]
+        logprob = reference.token_logprobs(np.array([[[1.0, 0.0]]]), token(1), temperature=tau)[0, 0]
         numbers |= {f"τ = {tau}": tau, f"log-probability at {tau}": logprob}
     ratio = np.exp(numbers["log-probability at 0.5"] - numbers["log-probability at 1.0"])
     return numbers | {"ratio of a policy to itself": ratio}
@@ -106,7 +106,7 @@ def _far_apart() -> Numbers:
     """What exp makes of a logit of 1000 in float64, and what the code makes of two that differ by 20000."""
     with np.errstate(over="ignore"):
         assert np.isinf(np.exp(np.float64(1000.0)))
-    low = reference.token_logprobs([[[1e4, -1e4]]], token(1))[0, 0]
+    low = reference.token_logprobs(np.array([[[1e4, -1e4]]]), token(1))[0, 0]
     return {"logit": 1000, "logits differ by": 20000, "log-probability": low}
 
 

@@ -111,6 +111,8 @@ def pushed_by_its_probability() -> Numbers:
         loss = reference.dpo_loss(*policy, *ref, beta=BETA, **options)
         in_chosen, in_rejected = (sympy.diff(loss, x) for x in probabilities)
         agree(in_rejected * probabilities[1], -in_chosen * probabilities[0])
+    falling = sympy.diff(reference.dpo_loss(*policy, *ref, beta=BETA), probabilities[0])
+    assert falling.subs(dict.fromkeys(falling.free_symbols, 1)) < 0
     return {"π_c": 0.2, "π_r": 0.01, "ratio": 0.2 / 0.01}
 
 
@@ -155,6 +157,8 @@ def mean_of_the_pairs() -> None:
         each = [Pairs(*(x[k : k + 1] for x in batch)) for k in range(count)]
         alone = [reference.dpo_loss(*pair, beta=BETA, loss_type=loss_type) for pair in each]
         agree(reference.dpo_loss(*batch, beta=BETA, loss_type=loss_type), sum(alone) / count)
+    squares = (reference.preference_margin(*batch) - 1 / (2 * BETA)) ** 2
+    agree(sum(squares) / len(squares), reference.dpo_loss(*batch, beta=BETA, loss_type="ipo"))
 
 
 @derivation("dpo.sum-of-logprobs", status="verified for T <= 3")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conformance.loading import registered_names
-from conformance.oracle import FACTOR
 from conformance.operations import OPERATIONS
+from conformance.oracle import FACTOR
 from conformance.protocol import REQUIRED
 from conformance.run import EXAMPLES
 

@@ -26,13 +26,13 @@ def verdict(backend: str) -> str:
 
 
 def stable_part(output: str) -> str:
-    """The clause table, the limitations and the sentence; not the distances and grades."""
+    """The clause tables, the limitations and the sentence; not the distances and grades."""
     _, _, section = output.partition(" verdict on ")
-    table, _distances, _legend, *rest = section.split("\n", 1)[1].split("\n\n")
-    *limitations, sentence = "\n\n".join(rest).split("\n\n")
-    lines = [sentence.splitlines()[0]]
-    without_trailing_space = "\n".join(line.rstrip() for line in table.splitlines())
-    return "\n\n".join([without_trailing_space, *limitations, *lines]) + "\n"
+    blocks = section.split("\n", 1)[1].split("\n\n")
+    kept = [b for b in blocks if "executed/expected" not in b and not b.startswith("worst distance")]
+    *kept, last = kept
+    kept.append(last.splitlines()[0])
+    return "\n\n".join("\n".join(line.rstrip() for line in block.splitlines()) for block in kept) + "\n"
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def assert_all_enclosed(enclosures: Any, values: Any) -> None:
 
 
 def assert_all_permitted(allowed: Any, values: Any, form: Format = FLOAT64) -> None:
-    """Enclosed, or infinite where a ball passes the format's largest number; unbounded balls decide nothing."""
+    """Enclosed, or infinite where the ball passes the largest number; an unbounded ball decides nothing."""
     values = np.asarray(values, dtype=np.float64)
     assert allowed.shape == values.shape
     for ball, value in zip(allowed.flat, values.flat, strict=True):

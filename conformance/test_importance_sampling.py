@@ -1,0 +1,125 @@
+"""The clauses of the chapter `importance_sampling`: ratios, truncated weights, weighted means."""
+
+import numpy as np
+
+from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
+from conformance.marks import clauses, operations
+from conformance.oracle import permitted
+from conformance.run import Run
+
+RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
+
+
+@clauses("is.ratio")
+@operations("importance_ratio")
+def test_ratio(run: Run) -> None:
+    """ρ = exp(log π - log π_old)."""
+    run.over(VALUE_REGIONS, run.conforms)
+
+
+@clauses("is.gradient-of-ratio")
+@operations("importance_ratio")
+def test_gradient_of_ratio(run: Run) -> None:
+    """The ratio itself."""
+    run.over(VALUE_REGIONS, run.differentiates)
+
+
+@clauses("is.log-ratio-clamp")
+@operations("importance_ratio")
+def test_log_ratio_clamp(run: Run) -> None:
+    """exp(±c) beyond the clamp, with the gradient 0."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        run.differentiates(case)
+
+    for bound in (20.0, 0.5):
+        run.over(RATIO_REGIONS, check, log_ratio_clip=bound)
+
+
+@clauses("is.first-epoch")
+@operations("importance_ratio", "sequence_importance_ratio")
+def test_first_epoch(run: Run) -> None:
+    """Equal log-probabilities: exactly 1, with the gradient of log π."""
+
+    def check(case: Case) -> None:
+        same = case.with_arguments(old_logprobs=np.array(case.arguments["logprobs"]))
+        got = run.call(same)
+        run.seen(same, bool((got == 1.0).all()), f"got {got.tolist()}, expected exactly 1")
+        run.differentiates(same)
+
+    run.over(VALUE_REGIONS, check)
+
+
+@clauses("is.sequence-ratio")
+@operations("sequence_importance_ratio")
+def test_sequence_ratio(run: Run) -> None:
+    """The exponential of the mean log-ratio over active tokens."""
+    run.over((*VALUE_REGIONS, *MASK_REGIONS), run.conforms)
+
+
+@clauses("is.sequence-ratio-gradient")
+@operations("sequence_importance_ratio")
+def test_gradient_of_sequence_ratio(run: Run) -> None:
+    """s/N at each active token."""
+    run.over((*VALUE_REGIONS, *MASK_REGIONS), run.differentiates)
+
+
+@clauses("is.truncated")
+@operations("truncated_importance_weights")
+def test_truncated_weights(run: Run) -> None:
+    """min(w, C), or w where it is at most C and 0 elsewhere."""
+    for mode in ("truncate", "mask"):
+        run.over(VALUE_REGIONS, run.conforms, mode=mode)
+
+
+@clauses("is.truncated-overflow")
+@operations("truncated_importance_weights")
+def test_truncated_weights_beyond_the_dtype(run: Run) -> None:
+    """A weight that overflows is larger than any cap; one that underflows is 0."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        rollout = np.array(case.arguments["rollout_logprobs"])
+        rollout[0, 0] = -np.inf
+        run.conforms(case.with_arguments(rollout_logprobs=rollout))
+
+    for mode in ("truncate", "mask"):
+        run.over(("extremes",), check, mode=mode)
+
+
+@clauses("is.estimator")
+@operations("importance_sampling_mean")
+def test_estimator(run: Run) -> None:
+    """Σ w f / N."""
+    run.over(VALUE_REGIONS, run.conforms, self_normalized=False)
+
+
+@clauses("is.self-normalised")
+@operations("importance_sampling_mean")
+def test_self_normalised(run: Run) -> None:
+    """Σ w f / Σ w."""
+    run.over(VALUE_REGIONS, run.conforms, self_normalized=True)
+
+
+@clauses("is.self-normalised-shift")
+@operations("importance_sampling_mean", "effective_sample_size")
+def test_shift_of_log_weights(run: Run) -> None:
+    """A constant added to all log-weights changes nothing, ±900 included."""
+
+    def check(case: Case) -> None:
+        for shift in (900.0, -900.0):
+            # Multiples of 8 below 1024 are numbers of every dtype: the shift rounds nothing.
+            unmoved = np.clip(np.round(case.arguments["log_weights"]), -8, 8) * 8
+            moved = case.with_arguments(log_weights=unmoved + shift // 8 * 8)
+            run.judge(moved, run.call(moved), permitted(case.with_arguments(log_weights=unmoved)))
+
+    fixed = {"self_normalized": True} if run.operation == "importance_sampling_mean" else {}
+    run.over(("generic", "adversarial"), check, **fixed)
+
+
+@clauses("is.effective-sample-size")
+@operations("effective_sample_size")
+def test_effective_sample_size(run: Run) -> None:
+    """(Σ w)² / Σ w²."""
+    run.over(VALUE_REGIONS, run.conforms)

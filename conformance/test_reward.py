@@ -1,0 +1,50 @@
+"""The clauses of the chapter `reward`: the reward model's loss, and rewards shaped by a KL penalty."""
+
+import numpy as np
+
+from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
+from conformance.marks import clauses, operations
+from conformance.run import Run
+
+
+@clauses("rm.bradley-terry")
+@operations("reward_model_loss")
+def test_loss(run: Run) -> None:
+    """The mean of -log σ(s_c - s_r - m)."""
+    run.over(VALUE_REGIONS, run.conforms)
+
+
+@clauses("rm.gradient")
+@operations("reward_model_loss")
+def test_gradient(run: Run) -> None:
+    """-σ(-Δ)/N and σ(-Δ)/N."""
+    run.over(VALUE_REGIONS, run.differentiates)
+
+
+@clauses("rm.bradley-terry-stable")
+@operations("reward_model_loss")
+def test_stable(run: Run) -> None:
+    """Margins of ±10³ and more: finite, and the small losses of pairs far ahead are not lost."""
+
+    def check(case: Case) -> None:
+        scale = 1e3 if case.dtype != "float16" else 100.0
+        chosen = np.sign(case.arguments["chosen"]) * scale
+        apart = case.with_arguments(chosen=chosen, rejected=np.zeros_like(chosen))
+        run.conforms(apart)
+        run.differentiates(apart)
+
+    run.over(("generic", "adversarial"), check, margin=0.0)
+
+
+@clauses("rm.shaping")
+@operations("shaped_rewards")
+def test_shaped_rewards(run: Run) -> None:
+    """-β KL_t everywhere, and the score on top at the end."""
+    run.over(VALUE_REGIONS, run.conforms)
+
+
+@clauses("rm.last-token")
+@operations("shaped_rewards")
+def test_last_token(run: Run) -> None:
+    """Without a penalty, what is left is the score, on the last active token alone."""
+    run.over((*MASK_REGIONS, "one-token", "exact"), run.conforms, kl_coef=0.0)
