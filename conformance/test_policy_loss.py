@@ -6,34 +6,67 @@ from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
 from conformance.values import MODES
+from reference.numbers.formats import FORMATS
+
+LOSSES = ("policy_loss", "kl_penalty_loss")
 
 
 @clauses("ppo.token-logprobs")
 @operations("token_logprobs")
 def test_token_logprobs(run: Run) -> None:
-    """log softmax(logits / temperature) at the token, and its gradient."""
+    """log softmax(logits / temperature) at the token."""
+    run.over(VALUE_REGIONS, run.conforms)
+
+
+@clauses("ppo.token-logprobs-gradient")
+@operations("token_logprobs")
+def test_gradient_of_token_logprobs(run: Run) -> None:
+    """(1 - p)/τ at the token, -p/τ elsewhere."""
+    run.over(VALUE_REGIONS, run.differentiates)
+
+
+@clauses("ppo.token-logprobs-extremes")
+@operations("token_logprobs")
+def test_extreme_logits(run: Run) -> None:
+    """±10⁴, and a token that is filtered out by -∞."""
 
     def check(case: Case) -> None:
-        run.conforms(case)
-        run.differentiates(case)
+        large = _with_large_logits(case)
+        run.conforms(large)
+        run.differentiates(large)
+        filtered = _filtered(case)
+        tokens = np.minimum(case.arguments["tokens"], max(filtered.shape[-1] - 2, 0))
+        run.conforms(case.with_arguments(logits=filtered, tokens=tokens))
+        run.differentiates(case.with_arguments(logits=filtered, tokens=tokens))
 
-    run.over(VALUE_REGIONS, check)
+    run.over(("generic", "adversarial"), check)
 
 
 @clauses("ppo.entropy")
 @operations("token_entropy")
 def test_token_entropy(run: Run) -> None:
-    """-Σ p log p, and its gradient; a logit of -∞ contributes 0."""
+    """-Σ p log p."""
+    run.over(VALUE_REGIONS, run.conforms)
+
+
+@clauses("ppo.entropy-gradient")
+@operations("token_entropy")
+def test_gradient_of_token_entropy(run: Run) -> None:
+    """-p (log p + H)/τ."""
+    run.over(VALUE_REGIONS, run.differentiates)
+
+
+@clauses("ppo.entropy-extremes")
+@operations("token_entropy")
+def test_entropy_of_extreme_logits(run: Run) -> None:
+    """A token of -∞ contributes 0 to the entropy and to its gradient."""
 
     def check(case: Case) -> None:
-        run.conforms(case)
-        run.differentiates(case)
-        filtered = np.array(case.arguments["logits"])
-        filtered[..., 1:2] = -np.inf
-        run.conforms(case.with_arguments(logits=filtered))
-        run.differentiates(case.with_arguments(logits=filtered))
+        for extreme in (_with_large_logits(case), case.with_arguments(logits=_filtered(case))):
+            run.conforms(extreme)
+            run.differentiates(extreme)
 
-    run.over(VALUE_REGIONS, check)
+    run.over(("generic", "adversarial"), check)
 
 
 @clauses("ppo.aggregation")
@@ -46,21 +79,50 @@ def test_aggregate(run: Run) -> None:
         run.differentiates(case)
 
     for mode in MODES:
-        run.over((*VALUE_REGIONS, *MASK_REGIONS), check, mode=mode)
+        run.over(VALUE_REGIONS, check, mode=mode)
+
+
+@clauses("ppo.aggregation-empty-rows")
+@operations("aggregate")
+def test_empty_rows(run: Run) -> None:
+    """A row without active tokens counts, or does not."""
+    for empty_rows in ("count", "drop"):
+        run.over(MASK_REGIONS, run.conforms, empty_rows=empty_rows)
+
+
+@clauses("ppo.aggregation-horizon")
+@operations("aggregate")
+def test_horizon(run: Run) -> None:
+    """The horizon is the option, or the width of the batch."""
+    for horizon in (None, 7):
+        run.over(("generic", "holes"), run.conforms, mode="seq-mean-token-sum-norm", horizon=horizon)
 
 
 @clauses("ppo.clip")
 @operations("policy_loss")
 def test_clip(run: Run) -> None:
-    """max(-ρA, -clip(ρ)A), aggregated."""
+    """-min(ρA, clip(ρ)A), aggregated."""
     run.over(VALUE_REGIONS, run.conforms, dual_clip=None)
 
 
-@clauses("ppo.clip-cases")
+@clauses("ppo.clip-cases", "ppo.clip-boundary")
 @operations("policy_loss")
 def test_gradient_of_clip(run: Run) -> None:
-    """0 where the clip binds, -ρA elsewhere; on a boundary anything between."""
-    run.over((*VALUE_REGIONS, "extremes"), run.differentiates)
+    """0 where the clip binds, ρA elsewhere; on a boundary anything between."""
+    run.over(VALUE_REGIONS, run.differentiates, dual_clip=None, ratio_level="token")
+
+
+@clauses("ppo.clip-asymmetric")
+@operations("policy_loss")
+def test_bounds_are_independent(run: Run) -> None:
+    """Each bound at 0, and a lower one beyond 1."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        run.differentiates(case)
+
+    for low, high in ((0.0, 0.28), (0.2, 0.0), (1.5, 0.2)):
+        run.over(("generic", "adversarial"), check, clip_low=low, clip_high=high)
 
 
 @clauses("ppo.dual-clip")
@@ -74,6 +136,77 @@ def test_dual_clip(run: Run) -> None:
 
     for bound in (3.0, 1.5):
         run.over(VALUE_REGIONS, check, dual_clip=bound, ratio_level="token")
+
+
+@clauses("ppo.ratio-level")
+@operations("policy_loss")
+def test_ratio_level(run: Run) -> None:
+    """The token's ratio, the sequence's, or the sequence's value with each token's gradient."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        run.differentiates(case)
+
+    for level in ("sequence", "sequence-token"):
+        run.over(VALUE_REGIONS, check, ratio_level=level)
+
+
+@clauses("ppo.log-ratio-clamp")
+@operations("policy_loss")
+def test_log_ratio_clamp(run: Run) -> None:
+    """The log-ratio that is exponentiated is clipped to ±C, and there the gradient is 0."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        run.differentiates(case)
+
+    for bound in (20.0, 0.5):
+        run.over(("adversarial", "extremes"), check, log_ratio_clip=bound)
+
+
+@clauses("ppo.rollout-weights")
+@operations("policy_loss")
+def test_rollout_weights(run: Run) -> None:
+    """Weights multiply each token's objective after the clips; none are ones."""
+
+    def check(case: Case) -> None:
+        mask = case.arguments["mask"]
+        mixed = np.where(np.indices(mask.shape).sum(axis=0) % 2, 2.0, 0.5)
+        weights = (None, np.ones(mask.shape), mixed)
+        for weighted in (case.with_arguments(rollout_weights=w) for w in weights):
+            run.conforms(weighted)
+            run.differentiates(weighted)
+
+    run.over(VALUE_REGIONS, check)
+
+
+@clauses("ppo.constants")
+@operations(*LOSSES)
+def test_masked_positions_get_no_gradient(run: Run) -> None:
+    """A gradient of 0 at masked positions, whatever lies there."""
+
+    def check(case: Case) -> None:
+        mask = case.arguments["mask"]
+        names = {"policy_loss": ["logprobs"], "kl_penalty_loss": ["logprobs", "kl"]}[case.operation]
+        filled = case.with_arguments(logprobs=np.where(mask, case.arguments["logprobs"], np.nan))
+        for name, got in run.gradients(filled, names, run.upstream(case)).items():
+            story = f"gradient in {name}: {got.tolist()}, expected 0 where masked"
+            run.seen(filled, not got[~mask].any(), story)
+
+    run.over(("holes", "empty-rows"), check)
+
+
+@clauses("ppo.on-policy-gradient")
+@operations(*LOSSES)
+def test_on_policy(run: Run) -> None:
+    """Where log π = log π_old: the aggregate of -A, with the gradient -A over the divisor."""
+
+    def check(case: Case) -> None:
+        same = case.with_arguments(old_logprobs=np.array(case.arguments["logprobs"]))
+        run.conforms(same)
+        run.differentiates(same)
+
+    run.over(VALUE_REGIONS, check)
 
 
 @clauses("ppo.kl-penalty")
@@ -93,3 +226,19 @@ def test_kl_penalty(run: Run) -> None:
 def test_metrics(run: Run) -> None:
     """The approximate KL and the fractions of tokens that a clip bounds."""
     run.over((*VALUE_REGIONS, *MASK_REGIONS), run.conforms)
+
+
+def _with_large_logits(case: Case) -> Case:
+    """One logit of each position far above the others, the last far below."""
+    logits = np.array(case.arguments["logits"])
+    logits[..., 0] += 1e4
+    logits[..., -1] -= 1e4
+    return case.with_arguments(logits=FORMATS[case.dtype].round(logits))
+
+
+def _filtered(case: Case) -> np.ndarray:
+    """Filter the last token of every position out, if it is not the only one."""
+    logits = np.array(case.arguments["logits"])
+    if logits.shape[-1] > 1:
+        logits[..., -1] = -np.inf
+    return logits
