@@ -273,7 +273,15 @@ GROUP = (
         result=B,
         constant=True,
     ),
-    Operation("rloo_advantages", (SCORES, GROUP_IDS), {}, group.rloo_advantages, result=B, constant=True),
+    Operation(
+        "rloo_advantages",
+        (SCORES, GROUP_IDS),
+        {},
+        group.rloo_advantages,
+        forms=(group.rloo_by_group_mean,),
+        result=B,
+        constant=True,
+    ),
     Operation(
         "grpo_loss",
         (LOGPROBS, OLD_LOGPROBS, REF_LOGPROBS, Argument("advantages", B), MASK),

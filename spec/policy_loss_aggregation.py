@@ -65,9 +65,9 @@ def modes_agree_on_equal_lengths() -> Numbers:
         )
         agree([of_means, total, over_horizon], [mean, length * mean, length * mean / HORIZON])
     rows, mask = np.array([[1.0, 0.0, 0.0], [-1.0, -1.0, -1.0]]), np.array([[True, False, False], [True] * 3])
-    return {"longer row": 3} | {
-        mode: reference.aggregate(rows, mask, mode=mode, horizon=3) for mode in reference.MODES
-    }
+    found = {mode: reference.aggregate(rows, mask, mode=mode, horizon=3) for mode in reference.MODES}
+    assert found["seq-mean-token-sum"] < found["token-mean"] < found["seq-mean-token-sum-norm"]
+    return {"longer row": 3} | found
 
 
 @derivation("ppo.aggregation-empty-rows", status="witnessed")
@@ -78,6 +78,7 @@ def empty_rows_scale_the_mean() -> Numbers:
     found: Numbers = {"rows": 4, "each token": 3}
     for empty in reference.EMPTY_ROWS:
         found[empty] = reference.aggregate(x, mask, mode="seq-mean-token-mean", empty_rows=empty)
+    assert found["drop"] == 3 == 4 * found["count"]
     return found
 
 
@@ -90,7 +91,8 @@ def default_horizon_sees_padding() -> Numbers:
         for horizon in (None, 8):
             result = reference.aggregate(x, mask, mode="seq-mean-token-sum-norm", horizon=horizon)
             found[f"width {width}, horizon {horizon}"] = result
-    assert found["width 2, horizon 8"] == found["width 8, horizon 8"]
+    assert found["width 2, horizon 8"] == found["width 8, horizon 8"] == found["width 2, horizon None"] / 4
+    assert found["width 8, horizon None"] == 1
     return found | {"each token": 4}
 
 

@@ -107,6 +107,7 @@ def _far_apart() -> Numbers:
     with np.errstate(over="ignore"):
         assert np.isinf(np.exp(np.float64(1000.0)))
     low = reference.token_logprobs(np.array([[[1e4, -1e4]]]), token(1))[0, 0]
+    assert low == -20000.0
     return {"logit": 1000, "logits differ by": 20000, "log-probability": low}
 
 
@@ -151,6 +152,8 @@ def ruled_out_tokens_have_no_entropy() -> None:
             same(decided(short[..., :-1], zone), decided(slope, zone))
             agree(short[..., -1], [[0]])
     agree(reference.token_entropy(symbols.array("z", (1, 1, 1)), temperature=TAU), [[0]])
+    equal = np.array([[[sympy.Integer(0), sympy.Integer(0), -sympy.oo]]])
+    agree(reference.token_entropy(equal, temperature=TAU), [[sympy.log(2)]])
 
 
 @derivation("ppo.entropy-bounds", status="proved")

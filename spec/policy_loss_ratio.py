@@ -141,16 +141,18 @@ def penalised_loss_and_gradient() -> Numbers:
 
 @derivation("ppo.kl-penalty", status="verified for V <= 3")
 def divergence_has_no_slope_on_policy() -> None:
-    """The gradient of KL(π_old‖π) in the logits at π = π_old: -Σ p_a ∇log p_a, which is 0."""
+    """The gradient of KL(π_old‖π) in the logits, -Σ q_a ∇log p_a, is (p - q)/τ, which is 0 at π = π_old."""
     one = np.array([[sympy.Integer(1)]])
     for logits, zones in vocabularies():
-        p = logprobs.probabilities(logits, temperature=TAU)[0, 0]
+        old = symbols.array("q", (logits.size,))
+        old[-1] = 1 - sum(old[:-1])
+        p = logprobs.probabilities(logits, temperature=TAU)
         slopes = [
-            p[a] * logprobs.token_logprobs_gradient(one, logits, token(a), temperature=TAU)
+            -old[a] * logprobs.token_logprobs_gradient(one, logits, token(a), temperature=TAU)
             for a in range(logits.size)
         ]
         for zone in zones:
-            same(decided(sum(slopes), zone), 0 * logits)
+            same(decided(sum(slopes), zone), decided((p - old) / TAU, zone))
 
 
 @derivation("ppo.total-loss", status="proved")
