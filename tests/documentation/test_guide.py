@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from conformance.loading import registered_names
-from conformance.operations import OPERATIONS
 from conformance.oracle import FACTOR
-from conformance.protocol import REQUIRED
 from conformance.run import EXAMPLES
+from tests.documentation.operations import TABLE, table
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "docs" / "hold-a-backend.md").read_text(encoding="utf-8")
 ADAPTERS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", GUIDE, re.DOTALL))
 PROMISES = re.findall(r"\$ pytest conformance/ (\S*--backend=(\w+\.py).*)\n(?!\$)(.+)\n```", GUIDE)
-TABLE = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
 def pytest_conformance(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -41,19 +39,9 @@ def test_command_ends_as_the_guide_says(arguments: str, _name: str, sentence: st
 
 
 def test_table_of_operations_is_the_protocol() -> None:
-    rows = {name: (arguments, options) for name, arguments, options, _ in TABLE.findall(GUIDE)}
-    assert set(rows) == set(OPERATIONS)
-    for name, operation in OPERATIONS.items():
-        arguments, options = rows[name]
-        if arguments != "the same":
-            written = re.findall(r"(\w+) \(([A-Z,]+)\)", arguments)
-            assert written == [
-                (a.name, ",".join(a.shape) + ("," if len(a.shape) == 1 else "")) for a in operation.arguments
-            ]
-        assert re.findall(r"\b(\w+)(?:=\S+)?(?: or \S+)?(?:, |$)", options) == list(operation.options)
-        for option, default in re.findall(r"(\w+)=([^\s,]+)", options):
-            assert eval(default) == operation.options[option]
-        assert all(f"{option}=" in options for option, d in operation.options.items() if d is not REQUIRED)
+    found = TABLE.search(GUIDE)
+    assert found is not None
+    assert found[0] == table()
 
 
 def test_names_and_figures_are_the_codes() -> None:
