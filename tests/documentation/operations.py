@@ -55,5 +55,3 @@ def _shape(letters: tuple[str, ...]) -> str:
 if __name__ == "__main__":
     page = GUIDE.read_text(encoding="utf-8")
     GUIDE.write_text(TABLE.sub(lambda _: table(), page), encoding="utf-8")
-        TABLE.sub(table().replace("\\", r"\\"), GUIDE.read_text(encoding="utf-8")), encoding="utf-8"
-    )

@@ -116,9 +116,7 @@ def _advantages(
     return _sums(errors, steps, jnp.zeros_like(bootstrap_value), gamma * lam)
 
 
-def _td_errors(
-    rewards: Array, values: Array, mask: Array, bootstrap_value: Array, gamma: Array
-) -> Array:
+def _td_errors(rewards: Array, values: Array, mask: Array, bootstrap_value: Array, gamma: Array) -> Array:
     return rewards + gamma * _following(values, mask, bootstrap_value) - values
 
 
