@@ -1,6 +1,5 @@
 """The oracle: what it permits is neither everything nor less than a correct computation gives."""
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -8,21 +7,21 @@ import numpy as np
 import pytest
 
 from conformance.cases import Case, ordinary
-from conformance.oracle import FACTOR, Permitted, attainable, grade, judged, permitted
 from conformance.operations import OPERATIONS
+from conformance.oracle import FACTOR, attainable, grade, judged, permitted
 from reference.numbers.formats import FORMATS
 
 PAIRS = [(operation, dtype) for operation in OPERATIONS for dtype in FORMATS]
 
 
-def middles(allowed: Permitted) -> np.ndarray:
-    """The middle of each permitted interval."""
-    return np.array([float(ball.value.mid()) for ball in allowed.balls.flat]).reshape(allowed.balls.shape)
+def middles(balls: np.ndarray) -> np.ndarray:
+    """The middle of each interval."""
+    return np.array([float(ball.value.mid()) for ball in balls.flat]).reshape(balls.shape)
 
 
-def halves(allowed: Permitted) -> np.ndarray:
-    """Half the width of each permitted interval."""
-    return np.array([float(ball.value.rad()) for ball in allowed.balls.flat]).reshape(allowed.balls.shape)
+def halves(balls: np.ndarray) -> np.ndarray:
+    """Half the width of each interval."""
+    return np.array([float(ball.value.rad()) for ball in balls.flat]).reshape(balls.shape)
 
 
 @pytest.mark.parametrize(("operation", "dtype"), PAIRS)
@@ -32,13 +31,23 @@ def test_four_half_widths_off_fails_and_the_rounded_truth_passes(
 ) -> None:
     case = ordinary(operation, dtype, {}, seed)
     allowed = permitted(case)
-    middle, half = middles(allowed), halves(allowed)
-    truth = FORMATS[dtype].round(OPERATIONS[operation].reference(*case.arguments.values(), **case.options))
-    for index in judged(case, middle):
-        assert half[index] > 0.0
+    middle, half = middles(allowed.balls), halves(allowed.balls)
+    truth = FORMATS[dtype].round(middles(attainable(case)))
+    bounded = [i for i in judged(case, middle) if np.isfinite(half[i])]
+    assert bounded or (dtype, operation) in UNBOUNDED
+    for index in bounded:
         assert allowed.distance(index, float(truth[index])) <= 1.0
-        assert allowed.distance(index, middle[index] + 4.0 * half[index]) > 1.0
-        assert allowed.distance(index, middle[index] - 4.0 * half[index]) > 1.0
+        step = 4.0 * half[index] if half[index] > 0.0 else FORMATS[dtype].subnormal
+        assert allowed.distance(index, middle[index] + step) > 1.0
+        assert allowed.distance(index, middle[index] - step) > 1.0
+
+
+UNBOUNDED = {
+    (dtype, operation)
+    for dtype in ("bfloat16", "float16")
+    for operation in ("conjugate_gradient", "trust_region_step")
+}
+"""In so few bits, rounding may use up the whole residual of a linear system: nothing can be decided."""
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -91,7 +100,7 @@ def test_other_formula_widens_to_the_hull_and_is_exact_only_where_both_are() -> 
         return reference(*rows, gamma=gamma) + 1.0
 
     alone, both = permitted(case), permitted(case, shifted)
-    middle = middles(alone)
+    middle = middles(alone.balls)
     assert alone.distance((0, 0), middle[0, 0] + 1.0) > 1.0
     assert both.distance((0, 0), middle[0, 0] + 1.0) <= 1.0
     assert both.distance((0, 0), middle[0, 0]) <= 1.0
@@ -109,5 +118,6 @@ def test_attainable_lies_within_permitted(operation: str) -> None:
     """What inputs off by one unit roundoff can cause, any correct backend may answer."""
     case = ordinary(operation, "float32", {}, 1)
     reach, allowed = attainable(case), permitted(case)
-    contained: Callable[[Any, Any], bool] = lambda outer, inner: outer.value.contains(inner.value)  # noqa: E731
-    assert all(contained(allowed.balls[i], reach[i]) for i in judged(case, reach))
+    for index in judged(case, reach):
+        outer, inner = allowed.balls[index].value, reach[index].value
+        assert not outer.is_finite() or outer.contains(inner)
