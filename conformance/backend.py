@@ -7,6 +7,7 @@ from then on, and the next call gets a new process.
 import os
 import pickle
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -90,11 +91,13 @@ class Process:
                 stream.close()
 
     def epitaph(self) -> str:
-        """Say how the process ended, with the end of what it wrote to its standard error."""
+        """Say how the process ended, and where, or the end of what it wrote to its standard error."""
         code = self.popen.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         self.errors.seek(0)
-        last = self.errors.read().decode(errors="replace").strip().splitlines()[-3:]
+        written = self.errors.read().decode(errors="replace").strip()
+        crash = re.search(r"Current thread .*\n *(.+)", written)  # as Python's fault handler says it
+        last = [crash[1]] if crash else written.splitlines()[-3:]
         return f"{how}" + (f"; its last words: {' | '.join(last)}" if last else "")
 
     def _read(self) -> None:
@@ -130,7 +133,7 @@ class Backend:
     def limits(self, operation: str) -> dict[str, tuple[Any, ...]]:
         """Tell the values that the backend takes of the options which it cannot vary freely."""
         keywords = self.provided[operation]
-        declared = {name: tuple(values) for name, values in self.options.get(operation, {}).items()}
+        declared = dict(self.options.get(operation, {}))
         for name, default in OPERATIONS[operation].options.items():
             if keywords is not None and name not in keywords and default is not REQUIRED:
                 declared.setdefault(name, (default,))
@@ -181,10 +184,11 @@ class Backend:
 
     def _start(self) -> None:
         self.process = Process()
+        options = {name: list(operation.options) for name, operation in OPERATIONS.items()}
         try:
             reply = self.process.ask(
                 "load", self.limit * LOADING_LIMIT_FACTOR,
-                what=self.what, device=self.device, operations=list(OPERATIONS),
+                what=self.what, device=self.device, operations=options,
             )  # fmt: skip
         except TimeoutError:
             self.close()

@@ -34,7 +34,8 @@ def clause_lines(slug: str) -> list[str]:
 def command(item: pytest.Item) -> str:
     """The command line that runs this test alone, with the options of this run."""
     words = ["pytest", item.nodeid]
-    for name, default in (("backend", None), ("device", "cpu"), ("profile", "default"), ("seed", 0)):
+    defaults = {"backend": None, "device": "cpu", "profile": "default", "seed": 0, "time-limit": 60.0}
+    for name, default in defaults.items():
         value = item.config.getoption(f"--{name}")
         if value != default:
             words += [f"--{name}", str(value)]

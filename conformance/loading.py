@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,6 +62,32 @@ def provided(backend: Any, operations: Iterable[str]) -> dict[str, list[str] | N
     """Tell which operations a backend has, and which keywords each takes (None: any)."""
     found = {name: getattr(backend, name, None) for name in operations}
     return {name: _keywords(function) for name, function in found.items() if callable(function)}
+
+
+def declared(
+    backend: Any, operations: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """Return the options that a backend says it cannot vary, each with the values that it takes."""
+    options = getattr(backend, "options", {})
+    form = "{'whiten': {'ddof': (1,)}}: operation, option, the values that it takes"
+    try:
+        found = {key: {name: _values(x) for name, x in limits.items()} for key, limits in options.items()}
+    except (AttributeError, TypeError) as error:
+        raise LoadError(f"its options are {options!r}, expected something like {form}") from error
+    for operation, limits in found.items():
+        if operation not in operations:
+            raise LoadError(
+                f"its options name {operation!r}, which is no operation: {', '.join(operations)} are"
+            )
+        for name in limits.keys() - set(operations[operation]):
+            raise LoadError(f"its options name {name!r}: {operation} has {', '.join(operations[operation])}")
+    return found
+
+
+def _values(values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not tuple(values):
+        raise TypeError("a tuple or list of at least one value is expected")
+    return tuple(values)
 
 
 def _import(target: str) -> ModuleType:

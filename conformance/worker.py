@@ -29,7 +29,7 @@ class Server:
         self.hooks: Any = None
         self.device = "cpu"
 
-    def load(self, what: str, device: str, operations: list[str]) -> Reply:
+    def load(self, what: str, device: str, operations: dict[str, list[str]]) -> Reply:
         """Import the backend and tell what it provides."""
         self.backend = loading.load(what)
         self.hooks = loading.hooks(self.backend)
@@ -37,7 +37,7 @@ class Server:
         return {
             "name": str(getattr(self.backend, "name", what)),
             "provided": loading.provided(self.backend, operations),
-            "options": dict(getattr(self.backend, "options", {})),
+            "options": loading.declared(self.backend, operations),
         }
 
     def round_trip(self, x: np.ndarray, dtype: str) -> Reply:
@@ -117,9 +117,12 @@ class Server:
 
     def _read(self, operation: str, result: Any) -> np.ndarray:
         try:
-            return np.asarray(self.hooks.to_numpy(result))
+            back = np.asarray(self.hooks.to_numpy(result))
         except TypeError as error:
             raise WrongResult(f"{operation} returned the wrong kind of object: {error}") from error
+        if back.dtype == object:
+            raise WrongResult(f"{operation} returned an array of Python objects, expected numbers")
+        return back
 
     def _same(self, array: Any, x: Any) -> bool:
         if x is None:
@@ -147,11 +150,15 @@ def answer(function: Callable[..., Reply], arguments: dict[str, Any]) -> Reply:
 
 
 def _summary(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
     return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _where(error: BaseException) -> str:
     """The last place of the traceback that is the backend's, not the suite's."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
     here = Path(__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != here]
     frames = [f for f in frames if not f.filename.startswith("<frozen")]

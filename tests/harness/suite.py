@@ -7,16 +7,17 @@ import json
 import multiprocessing
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).parents[2]
 
-PRELOADED = ["hypothesis", "pandas", "pytest", "reference.gae", "reference.numbers.balls"]
+PRELOADED = ["flint", "hypothesis", "pandas", "pytest"]
 
 # Nobody rewrites the assertions of a module that was there before pytest.
 OPTIONS = ("-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
@@ -29,8 +30,14 @@ class Outcome:
     status: int
     output: str
     """Standard output and standard error, in the order they were written."""
-    verdict: dict[str, Any] = field(default_factory=dict)
-    """What is in verdict.json; empty when the run never came so far."""
+    files: dict[str, str]
+    """What the run wrote for --report: text by name."""
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """What is in verdict.json; empty when the run never came so far."""
+        found: dict[str, Any] = json.loads(self.files.get("verdict.json", "{}"))
+        return found
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -43,27 +50,33 @@ class Outcome:
         return {r["test"]: r["outcome"] for r in results if r["operation"] == operation}
 
 
-def run_suite(*arguments: str | Path) -> Outcome:
-    """Run `pytest conformance/` with more arguments, one run at a time."""
+def run_suite(*arguments: object, shrink: bool = True) -> Outcome:
+    """Run `pytest conformance/` with more arguments.
+
+    Without shrinking, which takes most of the time where much fails, the verdict is the same and a failure
+    shows the first input that fails.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        words = [*map(str, arguments), "--report", name]
-        process = context.Process(target=_run, args=(words, folder / "output"))
+        output, report = Path(name) / "output", Path(name) / "report"
+        words = [*map(str, arguments), "--report", str(report)]
+        process = context.Process(target=_run, args=(words, output, shrink))
         process.start()
         process.join()
         assert process.exitcode is not None
-        report = folder / "verdict.json"
-        verdict = json.loads(report.read_text()) if report.exists() else {}
-        return Outcome(process.exitcode, (folder / "output").read_text(), verdict)
+        files = {path.name: path.read_text() for path in report.glob("*")}
+        return Outcome(process.exitcode, output.read_text(), files)
 
 
-def _run(arguments: list[str], output: Path) -> None:
+def _run(arguments: list[str], output: Path, shrink: bool) -> None:
     os.chdir(ROOT)
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if not shrink:
+        settings.register_profile("unshrunk", phases=[Phase.generate])
+        settings.load_profile("unshrunk")
     status = pytest.main(["conformance/", *OPTIONS, *arguments])
     sys.stdout.flush()
     sys.exit(int(status))

@@ -5,7 +5,7 @@ import numpy as np
 array_library = "numpy"
 name = "matrix blocks"
 
-BLOCK = 64
+BLOCK = 16
 
 
 def gae(

@@ -1,7 +1,7 @@
 """A right backend in NumPy that associates every formula in another way than the spec writes it.
 
-λ-returns come first and advantages are λ-returns less values; n-step advantages are sums of TD errors;
-the mean and the variance are Welford's, token by token.
+n-step advantages are sums of TD errors; λ-returns come first, and advantages are λ-returns less values; the
+mean and the variance are Welford's, token by token.
 """
 
 import numpy as np

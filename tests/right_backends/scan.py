@@ -29,7 +29,8 @@ def _in_one_shape(compiled: Callable[..., Array]) -> Callable[..., Array]:
             whole[tuple(map(slice, x.shape))] = x
         scalars = {k: np.asarray(x, dtype) if isinstance(x, float) else x for k, x in options.items()}
         result = np.asarray(compiled(*padded, **scalars))
-        return jnp.asarray(result[tuple(map(slice, constants[0].shape))])
+        cut: Array = jax.device_put(result[tuple(map(slice, constants[0].shape))])
+        return cut
 
     return operation
 
@@ -48,7 +49,7 @@ def n_step_advantages(
     def one_step_more(_: Array, returns: Array) -> Array:
         return rewards + gamma * _following(returns, mask, bootstrap_value)
 
-    returns = lax.fori_loop(0, n, one_step_more, values)
+    returns: Array = lax.fori_loop(0, n, one_step_more, values)
     return returns - values
 
 

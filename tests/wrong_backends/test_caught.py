@@ -1,0 +1,36 @@
+"""Every wrong backend is caught, in the operation that is wrong and by a clause that says what is wrong."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conformance.protocol import OPERATIONS
+from tests.harness.suite import run_suite
+from tests.wrong_backends.edits import Edit, source
+from tests.wrong_backends.table import EDITS
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: f"{edit.operation}: {edit.name}")
+def test_caught(edit: Edit, tmp_path: Path) -> None:
+    backend = tmp_path / "wrong.py"
+    backend.write_text(source(edit))
+    outcome = run_suite("-x", "--backend", backend, "--dtype", edit.dtype, shrink=False)
+    assert outcome.status == 1, outcome.output
+    (failure,) = outcome.failed
+    assert failure["operation"] == edit.operation
+    assert any(slug.startswith(edit.clause) for slug in failure["clauses"]), failure["detail"]
+
+
+def test_enough_edits_of_every_operation() -> None:
+    counts = Counter(edit.operation for edit in EDITS)
+    assert set(counts) == set(OPERATIONS)
+    assert min(counts.values()) >= 3
+    assert counts.total() >= 25
+
+
+def test_an_edit_that_does_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="occurs 0 times in gae"):
+        source(Edit("gae", "", "not there", "there"))
+    with pytest.raises(ValueError, match="occurs 2 times in discounted_returns"):
+        source(Edit("discounted_returns", "", "gamma", "1"))
