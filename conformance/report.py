@@ -12,6 +12,8 @@ import pandas as pd
 
 SCHEMA_VERSION = 1
 CONTRACT = "contract"
+FEW = 6
+"""So many operations that are not provided are listed by name."""
 OUTCOMES = ("passed", "failed", "limited", "not run")
 
 
@@ -73,11 +75,13 @@ class Verdict:
         frame = self.frame()
         frame = frame[frame.outcome != "not provided"]
         chapters = frame.clause.str.partition(".")[0]
-        tables = [
-            self._matrix(frame[chapters == chapter]) for chapter in chapters.unique() if chapter != CONTRACT
-        ]
+        names = [chapter for chapter in chapters.unique() if chapter != CONTRACT]
+        tables = [self._matrix(frame[chapters == name]) for name in names]
         contract = frame[chapters == CONTRACT]
-        return tables if contract.empty else [*tables, self._matrix(contract).T.rename_axis("operation")]
+        if contract.empty:
+            return tables
+        of_every_operation = self._matrix(contract).T.rename_axis("operation")
+        return [*tables, of_every_operation.rename(columns=lambda slug: slug.removeprefix(f"{CONTRACT}."))]
 
     def _matrix(self, frame: pd.DataFrame) -> pd.DataFrame:
         cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype"]].apply(_dtypes)
@@ -104,10 +108,11 @@ class Verdict:
     def summary(self) -> str:
         """The verdict in one sentence."""
         counts = {outcome: sum(r.outcome == outcome for r in self.results) for outcome in OUTCOMES}
-        missing = {r.operation for r in self.results if r.outcome == "not provided"}
+        missing = sorted({r.operation for r in self.results if r.outcome == "not provided"})
+        names = ", ".join(missing) if len(missing) <= FEW else f"{len(missing)} operations"
         good = not counts["failed"] and not self.shortcomings()
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
-        lacking = f"; not provided: {', '.join(sorted(missing))}" if missing else ""
+        lacking = f"; not provided: {names}" if missing else ""
         where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"
         return f"{self.backend} {'conforms' if good else 'does not conform'} ({where}): {tests}{lacking}"
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from spec.registry import Registry
 from tests.documentation.verdicts import README, ROOT, shown, verdict
 
 TEXT = README.read_text(encoding="utf-8")
@@ -21,3 +22,9 @@ def test_verdict_stands_as_it_came_out(backend: str) -> None:
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", TEXT))
 def test_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
+
+
+def test_citations_are_current() -> None:
+    cited = re.findall(r"# (spec: ([a-z.-]+)@\S+)", TEXT)
+    assert cited
+    assert all(Registry.load().clauses[slug].citation == citation for citation, slug in cited)

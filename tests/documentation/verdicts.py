@@ -26,12 +26,20 @@ def verdict(backend: str) -> str:
 
 
 def stable_part(output: str) -> str:
-    """The clause tables, the limitations and the sentence; not the distances and grades."""
+    """The clause tables, the limitations and the sentence; not the distances and grades.
+
+    Of many tables, the first stands for all.
+    """
     _, _, section = output.partition(" verdict on ")
     blocks = section.split("\n", 1)[1].split("\n\n")
-    kept = [b for b in blocks if "executed/expected" not in b and not b.startswith("worst distance")]
-    *kept, last = kept
-    kept.append(last.splitlines()[0])
+    tables = [block for block in blocks if "clause" in "\n".join(block.splitlines()[:2])]
+    rest = [
+        b for b in blocks if b not in tables and "executed/expected" not in b and "worst distance" not in b
+    ]
+    *notes, last = rest
+    if len(tables) > 2:
+        tables = [tables[0], f"... and {len(tables) - 1} tables more"]
+    kept = [*tables, *notes, last.splitlines()[0]]
     return "\n\n".join("\n".join(line.rstrip() for line in block.splitlines()) for block in kept) + "\n"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.protocol import OPERATIONS
+from conformance.operations import CHAPTERS
 from tests.harness.suite import run_suite
 from tests.wrong_backends.edits import Edit, source
 from tests.wrong_backends.table import EDITS
@@ -24,7 +24,7 @@ def test_caught(edit: Edit, tmp_path: Path) -> None:
 
 def test_enough_edits_of_every_operation() -> None:
     counts = Counter(edit.operation for edit in EDITS)
-    assert set(counts) == set(OPERATIONS)
+    assert set(counts) == {operation.name for operation in CHAPTERS["gae"]}
     assert min(counts.values()) >= 3
     assert counts.total() >= 25
 
