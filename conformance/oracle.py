@@ -1,7 +1,7 @@
 """The oracle: which answers a correct backend may give, derived from the formula and the dtype.
 
 *Permitted* is the reference run on balls in which the inputs and every operation may be off by
-:data:`FACTOR` unit roundoffs and one subnormal spacing. Where the dyadic run shows that no order of
+:data:`FACTOR` unit roundoffs and by what underflows. Where the dyadic run shows that no order of
 evaluation rounds, it is the single exact answer. *Attainable* is the reference on inputs that are off by
 one unit roundoff: what the conditioning of the problem alone allows. No tolerance is set by hand.
 """
@@ -136,7 +136,7 @@ def grade(case: Case, got: np.ndarray) -> float:
     for index in judged(case, got):
         middle = truth[index].value
         allowed = (
-            float(reach[index].value.rad()) + form.unit_roundoff * float(abs(middle).upper()) + form.subnormal
+            float(reach[index].value.rad()) + form.unit_roundoff * float(abs(middle).upper()) + form.underflow
         )
         if middle.is_finite() and np.isfinite(allowed) and np.isfinite(got[index]):
             worst = max(worst, float(abs(arb(got[index]) - middle).upper()) / allowed)

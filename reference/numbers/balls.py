@@ -27,7 +27,7 @@ ZERO = arb(0)
 
 @dataclass(frozen=True)
 class Rounding:
-    """What one operation may lose: `factor` unit roundoffs, relative, and one subnormal spacing."""
+    """What one operation may lose: `factor` unit roundoffs, relative, and what underflows."""
 
     format: Format
     factor: float
@@ -40,7 +40,7 @@ class Rounding:
     @property
     def absolute(self) -> arb:
         """The absolute loss of one operation, as a ball around 0."""
-        return arb(0, self.format.subnormal)
+        return arb(0, self.format.underflow)
 
 
 class Ball:

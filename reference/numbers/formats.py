@@ -22,6 +22,8 @@ class Format:
     """Significant bits, the leading one included."""
     max_exponent: int
     """The largest finite number lies just below 2**max_exponent."""
+    flushed: bool = True
+    """Whether common arithmetic (XLA, GPUs in their fast modes) takes subnormal numbers for 0."""
 
     @property
     def unit_roundoff(self) -> float:
@@ -37,6 +39,11 @@ class Format:
     def subnormal(self) -> float:
         """Smallest positive number: the spacing below the normal range."""
         return 2.0 ** (self.min_exponent - self.precision + 1)
+
+    @property
+    def underflow(self) -> float:
+        """What an operation may lose at the bottom: the subnormal spacing, or all below the normal range."""
+        return 2.0**self.min_exponent if self.flushed else self.subnormal
 
     @property
     def largest(self) -> float:
@@ -62,12 +69,13 @@ class Format:
 
     def holds(self, x: dyadics.Dyadic, spare_bits: int = 0) -> bool:
         """Whether every order of evaluation that led to this rational is exact in the format."""
-        return x.fits(self.precision - spare_bits, self.min_exponent - self.precision + 1, self.max_exponent)
+        smallest = self.min_exponent if self.flushed else self.min_exponent - self.precision + 1
+        return x.fits(self.precision - spare_bits, smallest, self.max_exponent)
 
 
 FORMATS = {
     "float64": Format("float64", precision=53, max_exponent=1024),
     "float32": Format("float32", precision=24, max_exponent=128),
     "bfloat16": Format("bfloat16", precision=8, max_exponent=128),
-    "float16": Format("float16", precision=11, max_exponent=16),
+    "float16": Format("float16", precision=11, max_exponent=16, flushed=False),
 }

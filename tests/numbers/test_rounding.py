@@ -62,8 +62,9 @@ def test_two_units_in_the_last_place_further_is_outside(operation: Any, form: Fo
     x, y = pairs(form)
     with np.errstate(all="ignore"):
         got = form.round(operation(x, y))
-    # Half a roundoff is more than the subnormal spacing, 2u times the smallest normal number, from here on.
-    large = np.isfinite(got) & (np.abs(got) > 8 * 2.0**form.min_exponent) & (np.abs(got) < form.largest / 2)
+    # Half a roundoff is more than what underflows from here on.
+    smallest = 2.0 * form.underflow / form.unit_roundoff
+    large = np.isfinite(got) & (np.abs(got) > smallest) & (np.abs(got) < form.largest / 2)
     x, y, got = x[large], y[large], got[large]
     two_ulps = np.copysign(np.ldexp(2.0, np.frexp(got)[1] - form.precision), got)
     permitted = operation(*(balls.array(v, balls.Rounding(form, IEEE)) for v in (x, y)))
