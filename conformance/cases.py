@@ -65,6 +65,7 @@ REGIONS: dict[str, str] = {
     "square": "B = T",
     "terminated": "bootstrap value 0, rows of different length",
     "truncated": "bootstrap value not 0, rows of different length",
+    "offset": "whole numbers close to each other and far from 0: their squares lose what tells them apart",
     "extremes": "log-ratios up to ±800, any mask",
 }
 
@@ -180,6 +181,8 @@ def _argument(
     if argument.beside:
         table = np.array(log_ratios(form, region == "exact", region == "extremes"))
         return form.round(others[argument.beside] - table[_bytes(draw, shape) % len(table)])
+    if region == "offset":
+        return 2.0 ** (form.precision // 2) + np.asarray(_bytes(draw, shape) % 4, dtype=np.float64)
     largest = max(form.largest**0.5 / (MAX_ROWS * MAX_TOKENS), 1.0)
     table = np.array(numbers_of(argument.domain, form, region == "exact", largest))
     return np.asarray(table[_bytes(draw, shape) % len(table)])

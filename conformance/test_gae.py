@@ -207,7 +207,7 @@ def test_unbiased_on_a_tree(run: Run) -> None:
 @operations("whiten")
 def test_whiten(run: Run) -> None:
     """(x - mean) / √(var + eps) over all active positions."""
-    run.over(VALUE_REGIONS, run.conforms)
+    run.over((*VALUE_REGIONS, "offset"), run.conforms)
 
 
 @clauses("gae.whitening")

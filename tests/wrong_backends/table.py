@@ -188,7 +188,7 @@ EDITS = (
         "discounted_returns", "the axis of time found by its length",
         "following = bootstrap_value",
         "following = bootstrap_value; rewards = np.moveaxis(rewards, rewards.shape.index(mask.shape[1]), 1)",
-        thread="OpenRLHF/OpenRLHF#1250",
+        thread="OpenRLHF/OpenRLHF#1250", clause="",
     ),
     Edit(
         "discounted_returns", "written into the rewards",
