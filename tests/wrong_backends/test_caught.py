@@ -5,28 +5,39 @@ from pathlib import Path
 
 import pytest
 
-from conformance.operations import CHAPTERS
+from conformance.operations import OPERATIONS
 from tests.harness.suite import run_suite
 from tests.wrong_backends.edits import Edit, source
 from tests.wrong_backends.table import EDITS
+
+FEWEST = 5
+"""Wrong backends of each operation, at least."""
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: f"{edit.operation}: {edit.name}")
 def test_caught(edit: Edit, tmp_path: Path) -> None:
     backend = tmp_path / "wrong.py"
-    backend.write_text(source(edit))
+    backend.write_text(source(edit), encoding="utf-8")
     outcome = run_suite("-x", "--backend", backend, "--dtype", edit.dtype, shrink=False)
     assert outcome.status == 1, outcome.output
     (failure,) = outcome.failed
     assert failure["operation"] == edit.operation
     assert any(slug.startswith(edit.clause) for slug in failure["clauses"]), failure["detail"]
+    assert ("gradient" in failure["detail"]) >= edit.values_equal, failure["detail"]
 
 
 def test_enough_edits_of_every_operation() -> None:
     counts = Counter(edit.operation for edit in EDITS)
-    assert set(counts) == {operation.name for operation in CHAPTERS["gae"]}
-    assert min(counts.values()) >= 3
-    assert counts.total() >= 25
+    assert not {name: counts[name] for name in OPERATIONS if counts[name] < FEWEST}
+
+
+def test_a_wrong_gradient_behind_right_values_of_every_loss() -> None:
+    differentiable = {name for name, operation in OPERATIONS.items() if operation.differentiable}
+    assert differentiable <= {edit.operation for edit in EDITS if edit.values_equal}
+
+
+def test_names_are_unique() -> None:
+    assert max(Counter((edit.operation, edit.name) for edit in EDITS).values()) == 1
 
 
 def test_an_edit_that_does_nothing_is_refused() -> None:
