@@ -27,6 +27,9 @@ VENV = ROOT / ".venv"
 PYPROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
 ADAPTERS = ROOT / "conformance" / "adapters"
+PARALLEL = ("-n", "auto", "--maxprocesses", "8")
+OUR_DTYPES = ("float64", "float32", "bfloat16")
+"""What torch_impl is tested in when nothing else is asked for."""
 CONFORMANCE_EXTRAS = "torch"
 TEST_EXTRAS = "torch,test"
 
@@ -36,7 +39,7 @@ def conformance(arguments: list[str]) -> int:
     ensure_installed(CONFORMANCE_EXTRAS)
     for backend in backends(arguments):
         ensure_backend(backend)
-    return run(pytest("conformance/", [absolute(argument) for argument in arguments]))
+    return run(pytest("conformance/", suite_options(arguments)))
 
 
 def test(arguments: list[str]) -> int:
@@ -48,8 +51,8 @@ def test(arguments: list[str]) -> int:
         "ruff check": python("-m", "ruff", "check", "."),
         "ruff format --check": python("-m", "ruff", "format", "--check", "."),
         "mypy": python("-m", "mypy"),
-        "pytest tests/": pytest("tests/", arguments),
-        "pytest conformance/": pytest("conformance/", arguments),
+        "pytest tests/": pytest("tests/", [*PARALLEL, "--dist", "worksteal", *arguments]),
+        "pytest conformance/": pytest("conformance/", suite_options(arguments)),
     }
     failed = []
     for name, command in steps.items():
@@ -107,6 +110,16 @@ def ensure_backend(name: str) -> None:
     # Without dependencies: a peer's own pins would replace the versions that everything else is run with.
     pip_install("--no-deps", "-r", str(requirements))
     stamp(name, *inputs)
+
+
+def suite_options(arguments: list[str]) -> list[str]:
+    """Return pytest's arguments for the suite: in parallel, and naming the five slowest tests.
+
+    Without a backend or dtype among the arguments, it is our own implementation in three dtypes.
+    """
+    chosen = any(argument.startswith(("--backend", "--dtype")) for argument in arguments)
+    dtypes = [] if chosen else [word for dtype in OUR_DTYPES for word in ("--dtype", dtype)]
+    return [*PARALLEL, "--durations=5", *dtypes, *map(absolute, arguments)]
 
 
 def backends(arguments: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np  # noqa: E402
 from conformance.backend import Backend, BadCall, OutOfService, Unusable  # noqa: E402
 from conformance.failure import story  # noqa: E402
 from conformance.operations import OPERATIONS  # noqa: E402
+from conformance.parallel import by_operation, is_controller, is_worker  # noqa: E402
 from conformance.report import Result, Verdict  # noqa: E402
 from conformance.run import NonConformance, Run  # noqa: E402
 from reference.numbers.formats import FORMATS  # noqa: E402
@@ -41,7 +43,32 @@ SMOKE = "test_smoke.py"
 ORDER = {SMOKE: 0, "test_contract.py": 2}
 """Smoke checks first, then the chapters, where causes show, then what holds of every operation."""
 FULL_STORIES = 3
-"""Failures of one operation that are told in full; the others are told by their command."""
+"""Failures of one operation in one dtype that are told in full; the others are told by their command."""
+
+
+class Collector:
+    """Puts the results that travel with the reports into the verdict, whichever process they come from."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the result off a report."""
+        if result := vars(report).get("conformance"):
+            self.verdict.results.append(Result(**result))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, all tests of one operation in one dtype go to one process, one after the other."""
+    return by_operation(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where other processes run the tests, find out here, once, whether the backend can be tested."""
+    if is_controller(session.config):
+        _open_verdict(session.config).close()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,14 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not ours or config.option.collectonly:
         return
     items.sort(key=lambda item: ORDER.get(item.path.name, 1) if _is_ours(item) else -1)
-    backend = _start(config)
-    config.stash[BACKEND] = backend
-    config.stash[VERDICT] = Verdict(
-        backend=backend.name,
-        provided=tuple(backend.provided),
-        limits={name: backend.limits(name) for name in backend.provided},
-        settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
-    )
+    config.stash[BACKEND] = _open_verdict(config)
 
 
 @pytest.fixture
@@ -113,10 +133,12 @@ def pytest_runtest_makereport(
     if report.failed and call.excinfo is not None:
         error = call.excinfo.value
         if isinstance(error, NonConformance | OutOfService):
-            body = error.story() if isinstance(error, NonConformance) else str(error)
-            report.longrepr = story(item, body, item.config.stash[VERDICT].backend)
+            verdict = item.config.stash[VERDICT]
+            brief = verdict.failures(*item.callspec.params["run"]) >= FULL_STORIES  # type: ignore[attr-defined]
+            body = "" if brief else error.story() if isinstance(error, NonConformance) else str(error)
+            report.longrepr = story(item, body, verdict.backend)
     if report.when == "call" or not report.passed:
-        item.config.stash[VERDICT].results.append(_result(item, report))
+        vars(report)["conformance"] = asdict(_result(item, report))
     return report
 
 
@@ -125,8 +147,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if BACKEND in config.stash:
         config.stash[BACKEND].close()
-    if VERDICT not in config.stash:
+    if VERDICT not in config.stash or is_worker(config):
         return
+    config.stash[VERDICT].sort()
     if config.getoption("--report"):
         config.stash[VERDICT].write(Path(config.getoption("--report")))
     if session.exitstatus == pytest.ExitCode.OK and config.stash[VERDICT].shortcomings():
@@ -143,6 +166,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _is_ours(item: pytest.Item) -> bool:
     return item.path.is_relative_to(Path(__file__).parent)
+
+
+def _open_verdict(config: pytest.Config) -> Backend:
+    """Start the backend, and the verdict that results are collected in."""
+    backend = _start(config)
+    config.stash[VERDICT] = Verdict(
+        backend=backend.name,
+        provided=tuple(backend.provided),
+        limits={name: backend.limits(name) for name in backend.provided},
+        settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
+    )
+    config.pluginmanager.register(Collector(config.stash[VERDICT]))
+    return backend
 
 
 def _start(config: pytest.Config) -> Backend:
@@ -192,8 +228,8 @@ def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
         executed=tally.executed if tally else 0,
         limited=tally.limited if tally else 0,
         limitations=tuple(sorted(tally.limitations)) if tally else (),
-        worst_distance=tally.worst_distance if tally else math.nan,
-        grade=tally.grade if tally else math.nan,
+        worst_distance=float(tally.worst_distance) if tally else math.nan,
+        grade=float(tally.grade) if tally else math.nan,
     )
 
 

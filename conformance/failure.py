@@ -12,13 +12,14 @@ SENTENCE_LINES = 4
 
 
 def story(item: pytest.Item, body: str, backend: str) -> str:
-    """Put a test's own message between the clauses that it shows and the command to run it again."""
+    """Put a test's own message, if any, between the clauses that it shows and the command to run it again."""
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
     slugs = item.get_closest_marker("clauses").args  # type: ignore[union-attr]
     lines = [f"{backend}: {operation} in {dtype} breaks {slugs[0]}", *clause_lines(slugs[0])]
     if slugs[1:]:
         lines.append(f"shows also {', '.join(slugs[1:])}")
-    return "\n".join([*lines, "", *body.splitlines(), "", f"again      {command(item)}"])
+    told = ["", *body.splitlines(), ""] if body else []
+    return "\n".join([*lines, *told, f"again      {command(item)}"])
 
 
 def clause_lines(slug: str) -> list[str]:

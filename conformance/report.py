@@ -10,11 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from conformance.operations import OPERATIONS
+from reference.numbers.formats import FORMATS
+
 SCHEMA_VERSION = 1
 CONTRACT = "contract"
 FEW = 6
 """So many operations that are not provided are listed by name."""
 OUTCOMES = ("passed", "failed", "limited", "not run")
+OPERATION_ORDER = {name: place for place, name in enumerate(OPERATIONS)}
+DTYPE_ORDER = {name: place for place, name in enumerate(FORMATS)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,15 @@ class Verdict:
         """Tell whether the smoke check of an operation failed, so that the rest says nothing new."""
         failed = {(r.operation, r.dtype) for r in self.results if r.smoke and r.outcome == "failed"}
         return "its smoke check failed" if (operation, dtype) in failed else ""
+
+    def failures(self, operation: str, dtype: str) -> int:
+        """Count the failed tests of an operation in a dtype."""
+        outcomes = [r.outcome for r in self.results if (r.operation, r.dtype) == (operation, dtype)]
+        return outcomes.count("failed")
+
+    def sort(self) -> None:
+        """Put the results in the order of the protocol: the same one, however many processes ran the tests."""
+        self.results.sort(key=lambda r: (OPERATION_ORDER[r.operation], DTYPE_ORDER[r.dtype]))
 
     def shortcomings(self) -> list[str]:
         """List what makes a run without a failed test a failure all the same."""
