@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from spec.registry import Registry
+from spec.registry import current
 
 WIDTH = 110
 SENTENCE_LINES = 4
@@ -24,7 +24,7 @@ def story(item: pytest.Item, body: str, backend: str) -> str:
 
 def clause_lines(slug: str) -> list[str]:
     """The citation and the sentence of a clause."""
-    clause = Registry.load().clauses[slug]
+    clause = current().clauses[slug]
     sentence = textwrap.wrap(f"{clause.normative}", WIDTH - 11)
     if len(sentence) > SENTENCE_LINES:
         sentence = [*sentence[: SENTENCE_LINES - 1], f"{sentence[SENTENCE_LINES - 1]} ..."]

@@ -23,7 +23,7 @@ def by_operation(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByOperation(LoadScopeScheduling):
+    class ByOperation(LoadScopeScheduling):  # type: ignore[misc]
         """Scopes are the parameters of the tests, `operation-dtype`."""
 
         def _split_scope(self, nodeid: str) -> str:

@@ -66,7 +66,7 @@ class Verdict:
         return outcomes.count("failed")
 
     def sort(self) -> None:
-        """Put the results in the order of the protocol: the same one, however many processes ran the tests."""
+        """Put the results in the order of the protocol, however many processes ran the tests."""
         self.results.sort(key=lambda r: (OPERATION_ORDER[r.operation], DTYPE_ORDER[r.dtype]))
 
     def shortcomings(self) -> list[str]:

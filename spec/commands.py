@@ -1,4 +1,4 @@
-"""The command `rlspec`: show a clause, list the clauses."""
+"""The commands that read the clauses: `rlspec show`, `rlspec list`."""
 
 import argparse
 import sys
@@ -8,18 +8,19 @@ from collections.abc import Iterator
 import pandas as pd
 
 from spec.clauses import Clause
-from spec.registry import Registry
+from spec.registry import Registry, current
 
 WIDTH = 100
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit status: 1 for a clause that is not there."""
-    arguments = _parser().parse_args(argv)
-    registry = Registry.load()
-    if arguments.command == "show":
-        return _show(registry, arguments.slug)
-    return _list(registry, arguments.chapter)
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add these commands to those of a parser; each sets `run`, which takes the parsed arguments."""
+    show = commands.add_parser("show", help="print one clause, with all that is known of it")
+    show.add_argument("slug", help="the clause, for example gae.td-error")
+    show.set_defaults(run=lambda arguments: _show(current(), arguments.slug))
+    listing = commands.add_parser("list", help="print a table of the clauses")
+    listing.add_argument("chapter", nargs="?", help="a chapter's prefix, for example gae (default: all)")
+    listing.set_defaults(run=lambda arguments: _list(current(), arguments.chapter))
 
 
 def describe(clause: Clause, registry: Registry) -> str:
@@ -77,16 +78,6 @@ def table(registry: Registry, chapter: str | None = None) -> pd.DataFrame:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rlspec", description="Read the clauses of the spec.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    show = commands.add_parser("show", help="print one clause, with all that is known of it")
-    show.add_argument("slug", help="the clause, for example gae.td-error")
-    listing = commands.add_parser("list", help="print a table of the clauses")
-    listing.add_argument("chapter", nargs="?", help="a chapter's prefix, for example gae (default: all)")
-    return parser
-
-
 def _show(registry: Registry, slug: str) -> int:
     if (clause := registry.clauses.get(slug)) is None:
         return _fail(f"you asked for {registry.unknown(slug)}")
@@ -120,7 +111,3 @@ def _field(name: str, entries: list[str]) -> Iterator[str]:
 def _fail(message: str) -> int:
     print(f"rlspec: {message}", file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from spec import gates, sources
@@ -87,6 +87,12 @@ class Registry:
     def all_clauses(self) -> Iterator[Clause]:
         """The clauses in reading order, repeated slugs included."""
         return itertools.chain.from_iterable(page.clauses for page in self.pages)
+
+
+@cache
+def current() -> Registry:
+    """The registry of this project, read once in a process."""
+    return Registry.load()
 
 
 def _named_on(page: Page, prefixes: set[str]) -> Iterator[Mention]:

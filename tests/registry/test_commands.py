@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spec.commands import main
+from conformance.commands import main
 from spec.registry import ROOT, Registry
 
 CLAUSE = Registry.load().clauses["gae.td-error"]
@@ -90,7 +90,7 @@ def test_usage(arguments: list[str], status: int, capsys: pytest.CaptureFixture[
 
 def test_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "spec.commands", "show", "gae.unbiasd"],
+        [sys.executable, "-m", "conformance.commands", "show", "gae.unbiasd"],
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
