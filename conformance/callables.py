@@ -30,6 +30,19 @@ BINDINGS: dict[str, Callable[..., tuple[Any, ...]]] = {
 }
 """How the arrays of a call become its arguments, for the operations that take functions."""
 
+SOURCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "conjugate_gradient": (("matvec = lambda vector: {matrix} @ vector",), ("matvec", "b")),
+    "trust_region_step": (("matvec = lambda vector: {matrix} @ vector",), ("matvec", "gradient")),
+    "backtracking_line_search": (
+        (
+            "kl = lambda x: (x - {parameters}) @ ({matrix} @ (x - {parameters})) / 2",
+            "evaluate = lambda x: ({slope} @ (x - {parameters}) - kl(x), kl(x))",
+        ),
+        ("evaluate", "parameters", "full_step"),
+    ),
+}
+"""The same as lines of Python, and the names of the arguments; what stands in braces is an array."""
+
 
 def bind(operation: str, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     """Turn the arrays of a call into its positional arguments."""

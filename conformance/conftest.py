@@ -27,12 +27,14 @@ def _refuse_shadowed_packages() -> None:
 _refuse_shadowed_packages()
 
 import numpy as np  # noqa: E402
+from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402
 
 from conformance.backend import Backend, BadCall, OutOfService, Unusable  # noqa: E402
 from conformance.failure import story  # noqa: E402
+from conformance.known import BadFile, Known, read  # noqa: E402
 from conformance.operations import OPERATIONS  # noqa: E402
 from conformance.parallel import by_operation, is_controller, is_worker  # noqa: E402
-from conformance.report import Result, Verdict  # noqa: E402
+from conformance.report import KNOWN, Result, Verdict  # noqa: E402
 from conformance.run import NonConformance, Run  # noqa: E402
 from reference.numbers.formats import FORMATS  # noqa: E402
 
@@ -102,8 +104,10 @@ def run(request: pytest.FixtureRequest) -> Run:
     if reason := verdict.unsound(operation, dtype) or backend.out_of_service.get(operation):
         pytest.skip(f"not run: {reason}")
     config = request.config
-    name = request.node.nodeid
-    return Run(backend, operation, dtype, config.getoption("--profile"), config.getoption("--seed"), name)
+    name, replay = request.node.nodeid, config.getoption("--replay")
+    database = None if replay == "off" else DirectoryBasedExampleDatabase(replay)
+    settings = config.getoption("--profile"), config.getoption("--seed")
+    return Run(backend, operation, dtype, *settings, name, database)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -130,15 +134,9 @@ def pytest_runtest_makereport(
     report = yield
     if not _is_ours(item) or VERDICT not in item.config.stash or report.when == "teardown":
         return report
-    if report.failed and call.excinfo is not None:
-        error = call.excinfo.value
-        if isinstance(error, NonConformance | OutOfService):
-            verdict = item.config.stash[VERDICT]
-            brief = verdict.failures(*item.callspec.params["run"]) >= FULL_STORIES  # type: ignore[attr-defined]
-            body = "" if brief else error.story() if isinstance(error, NonConformance) else str(error)
-            report.longrepr = story(item, body, verdict.backend)
+    failure = _tell(item, report, call.excinfo.value) if report.failed and call.excinfo else {}
     if report.when == "call" or not report.passed:
-        vars(report)["conformance"] = asdict(_result(item, report))
+        vars(report)["conformance"] = asdict(_result(item, report, **failure))
     return report
 
 
@@ -164,6 +162,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(verdict.as_text())
 
 
+def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) -> dict[str, str]:
+    """Let a failure say what it has to say, and mark a known one; return what its result has of its own."""
+    if not isinstance(error, NonConformance | OutOfService):
+        return {}
+    operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
+    verdict, source = item.config.stash[VERDICT], item.config.stash[BACKEND].source
+    body = error.story(source) if isinstance(error, NonConformance) else str(error)
+    told = story(item, body, verdict.backend)
+    report.longrepr = told
+    if verdict.failures(operation, dtype) >= FULL_STORIES:
+        report.longrepr = story(item, "", verdict.backend)
+    slugs = item.get_closest_marker("clauses").args  # type: ignore[union-attr]
+    for known in verdict.known:
+        if known.covers(slugs, operation, dtype) and known.error in told:
+            report.outcome = "skipped"
+            vars(report)["wasxfail"] = f"{known.reason} ({known.link})"
+    reproduction = "\n".join(error.script(source)) if isinstance(error, NonConformance) else ""
+    return {"detail": told, "reproduction": reproduction}
+
+
 def _is_ours(item: pytest.Item) -> bool:
     return item.path.is_relative_to(Path(__file__).parent)
 
@@ -176,9 +194,30 @@ def _open_verdict(config: pytest.Config) -> Backend:
         provided=tuple(backend.provided),
         limits={name: backend.limits(name) for name in backend.provided},
         settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
+        known=_known_failures(config),
+        whole=not _is_selection(config),
     )
     config.pluginmanager.register(Collector(config.stash[VERDICT]))
     return backend
+
+
+def _known_failures(config: pytest.Config) -> tuple[Known, ...]:
+    """Read the file of known failures, less what is about dtypes that are not tested."""
+    path = config.getoption("--known-failures")
+    try:
+        entries = read(Path(path)) if path else ()
+    except BadFile as error:
+        raise pytest.UsageError(f"--known-failures: {error}") from error
+    asked = config.getoption("--dtype") or DEFAULT_DTYPES
+    others = [dtype for dtype in FORMATS if dtype not in asked]
+    return tuple(known for known in entries if not known.pattern.endswith(tuple(f" {d}" for d in others)))
+
+
+def _is_selection(config: pytest.Config) -> bool:
+    """Whether some tests of the suite were left out on purpose."""
+    option = config.option
+    narrowed = option.keyword or option.markexpr or option.deselect or option.maxfail
+    return bool(narrowed) or any("::" in word or word.endswith(".py") for word in config.args)
 
 
 def _start(config: pytest.Config) -> Backend:
@@ -211,7 +250,7 @@ def _check_conversion(backend: Backend, dtype: str) -> None:
         )
 
 
-def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
+def _result(item: pytest.Item, report: pytest.TestReport, detail: str = "", reproduction: str = "") -> Result:
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
     run = getattr(item, "funcargs", {}).get("run")
     tally = run.tally if isinstance(run, Run) else None
@@ -223,7 +262,8 @@ def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
         clauses=item.get_closest_marker("clauses").args,  # type: ignore[union-attr]
         smoke=item.path.name == SMOKE,
         outcome=_outcome(report, reason),
-        detail=reason.removeprefix("Skipped: ") or (str(report.longrepr) if report.failed else ""),
+        detail=detail or reason.removeprefix("Skipped: ") or (str(report.longrepr) if report.failed else ""),
+        reproduction=reproduction,
         expected=tally.expected if tally else 0,
         executed=tally.executed if tally else 0,
         limited=tally.limited if tally else 0,
@@ -234,6 +274,8 @@ def _result(item: pytest.Item, report: pytest.TestReport) -> Result:
 
 
 def _outcome(report: pytest.TestReport, reason: str) -> str:
+    if hasattr(report, "wasxfail"):
+        return KNOWN
     if not report.skipped:
         return report.outcome
     return next((o for o in ("not provided", "not run", "limited") if o in reason), "not run")

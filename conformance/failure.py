@@ -8,7 +8,7 @@ import pytest
 from spec.registry import current
 
 WIDTH = 110
-SENTENCE_LINES = 4
+SENTENCE_LINES = 3
 
 
 def story(item: pytest.Item, body: str, backend: str) -> str:

@@ -37,25 +37,29 @@ def load(what: str) -> Any:
     return getattr(module, attribute)()
 
 
+def library(backend: Any) -> Any:
+    """Tell the array library that a backend, or its class's module, names; None where there is none."""
+    module = inspect.getmodule(type(backend))
+    return getattr(backend, "array_library", getattr(module, "array_library", None))
+
+
 def hooks(backend: Any) -> Any:
     """Return what converts arrays for this backend: its library's hooks, or its own three."""
-    library = getattr(backend, "array_library", None)
-    if library is None:
-        library = getattr(inspect.getmodule(type(backend)), "array_library", None)
-    if library is None and all(callable(getattr(backend, hook, None)) for hook in HOOKS):
+    named = library(backend)
+    if named is None and all(callable(getattr(backend, hook, None)) for hook in HOOKS):
         return backend
-    if library is None:
+    if named is None:
         known = ", ".join(map(repr, LIBRARIES))
         raise LoadError(
             f"the backend says nothing of its arrays: set array_library to one of {known}, "
             f"or define {', '.join(HOOKS)}"
         )
-    if library not in LIBRARIES:
-        raise LoadError(f"array_library is {library!r}, expected one of {', '.join(map(repr, LIBRARIES))}")
+    if named not in LIBRARIES:
+        raise LoadError(f"array_library is {named!r}, expected one of {', '.join(map(repr, LIBRARIES))}")
     try:
-        return LIBRARIES[library]()
+        return LIBRARIES[named]()
     except ImportError as error:
-        raise LoadError(f"array_library is {library!r}, which cannot be imported: {error}") from error
+        raise LoadError(f"array_library is {named!r}, which cannot be imported: {error}") from error
 
 
 def provided(backend: Any, operations: Iterable[str]) -> dict[str, list[str] | None]:

@@ -1,7 +1,6 @@
-"""What a failure says of its case: the input as code, got and permitted, the nearest variant."""
+"""What a failure says of its answer: got and permitted, the nearest variant."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -9,22 +8,9 @@ from conformance.cases import Case
 from conformance.oracle import Permitted, judged, permitted
 from conformance.values import option_values
 
-MAX_NUMBERS = 40
-"""An argument with more entries is shown as the call that shrinking stopped at, shortened."""
-
-
-def as_code(case: Case) -> list[str]:
-    """The call as lines of Python that can be pasted after `import numpy as np`."""
-    lines = [
-        f"{name} = None" if x is None else f"{name} = np.array({_literal(x)})"
-        for name, x in case.arguments.items()
-    ]
-    options = "".join(f", {name}={value!r}" for name, value in case.options.items())
-    return [*lines, f"{case.operation}({', '.join(case.arguments)}{options})  # in {case.dtype}"]
-
 
 def mismatch(
-    case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...], what: str = "result"
+    case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...], gradient: str = ""
 ) -> list[str]:
     """Describe the element that is farthest from its permitted interval."""
     low, high = allowed.bounds(worst)
@@ -33,12 +19,13 @@ def mismatch(
     expected = f"exactly {low!r}" if low == high else f"between {low!r} and {high!r}"
     how_far = "" if low == high else f" ({distance:.3g} half widths from its middle)"
     place = ", ".join(map(str, worst))
+    what = f"gradient in {gradient}" if gradient else "result"
     lines = [
         f"got        {what}[{place}] = {float(got[worst])!r}",
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
-    notes = explanations(case, got) if what == "result" else []
+    notes = [] if gradient else explanations(case, got)
     return lines + [f"note       {text}" for text in notes]
 
 
@@ -74,11 +61,3 @@ def _agrees(variant: Case, case: Case, got: np.ndarray) -> bool:
         return False
     allowed = permitted(variant)
     return all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got))
-
-
-def _literal(x: np.ndarray) -> str:
-    text = repr(x.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
-    if x.size <= MAX_NUMBERS:
-        return text
-    rows: Any = np.array2string(x, threshold=MAX_NUMBERS, edgeitems=3, separator=", ").split("\n")
-    return " ".join(part.strip() for part in rows) + f" shortened, shape {x.shape}"

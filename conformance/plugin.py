@@ -40,6 +40,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="longest time that one call of the backend may take (default: 60)",
     )
     group.addoption(
+        "--known-failures",
+        metavar="FILE",
+        help="a TOML file of [[known]] entries with pattern, reason, link and error: these failures do not "
+        "fail the run, and an entry that does not come true does",
+    )
+    group.addoption(
+        "--replay",
+        metavar="DIR",
+        default=".hypothesis/rlspec",
+        help="failing inputs are kept in this folder and tried first the next time (default: "
+        ".hypothesis/rlspec); 'off' keeps none",
+    )
+    group.addoption(
         "--report", metavar="DIR", help="write verdict.json, verdict.md and junit.xml into this folder"
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from conformance.known import Known
 from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
 
@@ -17,7 +18,8 @@ SCHEMA_VERSION = 1
 CONTRACT = "contract"
 FEW = 6
 """So many operations that are not provided are listed by name."""
-OUTCOMES = ("passed", "failed", "limited", "not run")
+KNOWN = "known failure"
+OUTCOMES = ("passed", "failed", KNOWN, "limited", "not run")
 OPERATION_ORDER = {name: place for place, name in enumerate(OPERATIONS)}
 DTYPE_ORDER = {name: place for place, name in enumerate(FORMATS)}
 
@@ -32,8 +34,10 @@ class Result:
     clauses: tuple[str, ...]
     smoke: bool
     outcome: str
-    """passed, failed, limited (the backend refused every case), not provided, or not run."""
+    """passed, failed, known failure, limited (the backend refused every case), not provided, or not run."""
     detail: str
+    reproduction: str
+    """Python code that makes the call of a failure with the backend alone; empty where there is no call."""
     expected: int
     executed: int
     limited: int
@@ -53,6 +57,9 @@ class Verdict:
     provided: tuple[str, ...]
     limits: dict[str, dict[str, tuple[Any, ...]]]
     settings: dict[str, Any]
+    known: tuple[Known, ...] = ()
+    whole: bool = True
+    """Whether every test of the suite was asked for, and not a selection."""
     results: list[Result] = field(default_factory=list)
 
     def unsound(self, operation: str, dtype: str) -> str:
@@ -74,7 +81,19 @@ class Verdict:
         asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
         executed = {r.operation for r in self.results if r.executed}
         silent = [f"{name} is provided, and no case of it was executed" for name in sorted(asked - executed)]
-        return silent or ([] if executed else ["nothing was executed"])
+        nothing = [] if executed or silent else ["nothing was executed"]
+        return [*silent, *nothing, *self._untrue()]
+
+    def _untrue(self) -> list[str]:
+        """List the known failures that no test, or no failure of this run, bears out."""
+        found = []
+        for known in self.known:
+            met = [r.outcome for r in self.results if known.covers(r.clauses, r.operation, r.dtype)]
+            if KNOWN in met or not (met or self.whole):
+                continue
+            what = "did not fail as it says" if met else "matches no test of this run"
+            found.append(f"the known failure {known.pattern!r} {what}: remove it, or set it right")
+        return found
 
     def frame(self) -> pd.DataFrame:
         """One line for each operation, dtype and clause that was asked for."""
@@ -114,6 +133,7 @@ class Verdict:
     def as_text(self) -> str:
         """Both tables, the limitations and the verdict in words."""
         notes = [f"limited: {text}" for text in self.limitations()]
+        notes += [f"known failure: {text}" for text in self.known_failures()]
         notes += [f"FAIL: {text}" for text in self.shortcomings()]
         tables = [_text(table) for table in (*self.by_clause(), self.by_operation())]
         parts = [*tables, LEGEND, "\n".join(notes), self.summary()]
@@ -127,8 +147,9 @@ class Verdict:
         good = not counts["failed"] and not self.shortcomings()
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
         lacking = f"; not provided: {names}" if missing else ""
+        words = "conforms" if not counts[KNOWN] else "conforms but for known failures"
         where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"
-        return f"{self.backend} {'conforms' if good else 'does not conform'} ({where}): {tests}{lacking}"
+        return f"{self.backend} {words if good else 'does not conform'} ({where}): {tests}{lacking}"
 
     def limitations(self) -> list[str]:
         """What the backend says that it cannot do: its declared options, and its reasons to refuse calls."""
@@ -142,6 +163,10 @@ class Verdict:
         for reason, operation in found:
             operations.setdefault(reason, []).append(operation)
         return [f"{', '.join(names)}: {reason}" for reason, names in operations.items()]
+
+    def known_failures(self) -> list[str]:
+        """What is known to fail, why, and where that is told."""
+        return [f"{known.pattern}: {known.reason} ({known.link})" for known in self.known]
 
     def write(self, folder: Path) -> None:
         """Write verdict.json and verdict.md; pytest itself writes junit.xml."""
@@ -170,6 +195,7 @@ class Verdict:
             "settings": self.settings,
             "versions": _versions(),
             "limitations": self.limitations(),
+            "known_failures": self.known_failures(),
             "shortcomings": self.shortcomings(),
             "results": results,
         }
@@ -177,7 +203,10 @@ class Verdict:
     def _as_markdown(self) -> str:
         failed = [r for r in self.results if r.outcome == "failed"]
         failures = [f"### {r.test}\n\n```text\n{r.detail}\n```" for r in failed]
-        notes = "\n".join(f"- limited: {text}" for text in self.limitations())
+        notes = "\n".join(
+            [f"- limited: {text}" for text in self.limitations()]
+            + [f"- known failure: {text}" for text in self.known_failures()]
+        )
         versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
         parts = [
             f"# Verdict on {self.backend}",
@@ -200,14 +229,14 @@ grade: error in units of what the conditioning of the inputs allows; about 1 is 
 def _dtypes(group: pd.DataFrame) -> str:
     """One word for a clause of an operation, and the dtypes it holds for when it is not all of them."""
     word = _cell(group["outcome"])
-    outcome = {"FAIL": "failed", "pass": "passed"}.get(word, word)
+    outcome = {"FAIL": "failed", "pass": "passed", "known": KNOWN}.get(word, word)
     dtypes = group["dtype"][group["outcome"] == outcome].drop_duplicates()
     return word if len(dtypes) == group["dtype"].nunique() else f"{word} {', '.join(dtypes)}"
 
 
 def _cell(outcomes: "pd.Series[str]") -> str:
     """One word for several outcomes: the worst decides, and a limitation shows only when alone."""
-    for outcome, word in (("failed", "FAIL"), ("not run", "not run"), ("passed", "pass")):
+    for outcome, word in (("failed", "FAIL"), (KNOWN, "known"), ("not run", "not run"), ("passed", "pass")):
         if (outcomes == outcome).any():
             return word
     return str(outcomes.iloc[0])

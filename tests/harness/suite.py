@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = ["flint", "hypothesis", "pandas", "pytest"]
 
 # Nobody rewrites the assertions of a module that was there before pytest.
-OPTIONS = ("-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = ("-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--replay", "off")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        """The results of the tests that failed, in the order they ran."""
+        """The results of the tests that failed, in the order of the protocol."""
         return [result for result in self.verdict.get("results", ()) if result["outcome"] == "failed"]
 
     def tests(self, operation: str) -> dict[str, str]:
