@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from conformance.loading import registered_names
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED
+from conformance.reproduction import Source
 
 ROOT = Path(__file__).parent.parent
 LOADING_LIMIT_FACTOR = 5
@@ -50,7 +52,7 @@ class Output:
     values: np.ndarray
     dtype: str
     changed: list[str] = field(default_factory=list)
-    """Names of the arguments whose arrays the call changed."""
+    """What the call changed, in words: its own input, or the result of the call before."""
 
 
 class Process:
@@ -122,6 +124,7 @@ class Backend:
         self.name = what
         self.provided: dict[str, list[str] | None] = {}
         self.options: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self.source = Source(what, False, "", device)
         self._start()
 
     def close(self) -> None:
@@ -202,6 +205,7 @@ class Backend:
         if reply["status"] != "ok":
             raise Unusable(f"importing it raised {reply['message']}" + _at(reply["where"]))
         self.name, self.provided, self.options = reply["name"], reply["provided"], reply["options"]
+        self.source = Source(self.what, self.what in registered_names(), reply["library"], self.device)
         if not self.provided:
             raise Unusable(
                 "it provides no operation of the protocol: define one of "

@@ -7,12 +7,12 @@ each test names its regions, and each region has a recipe here that produces it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 
+from conformance.draws import ByHypothesis, Draw
 from conformance.operations import OPERATIONS
 from conformance.protocol import Argument, Operation
 from conformance.values import consistent, log_ratios, numbers_of, option_values, ordinary_value
@@ -62,11 +62,11 @@ REGIONS: dict[str, str] = {
     "one-active": "one active token in the batch",
     "one-token": "T = 1",
     "one-row": "B = 1",
-    "square": "B = T",
+    "square": "B = T > 1, each row one active token longer than the one before",
     "terminated": "bootstrap value 0, rows of different length",
     "truncated": "bootstrap value not 0, rows of different length",
     "offset": "whole numbers close to each other and far from 0: their squares lose what tells them apart",
-    "extremes": "log-ratios up to ±800, any mask",
+    "extremes": "log-ratios and log-weights up to ±800, logits of ±10⁴ and -∞ (one is finite), any mask",
 }
 
 VALUE_REGIONS = ("exact", "generic", "adversarial")
@@ -134,6 +134,19 @@ def cases(
     max_tokens: int = MAX_TOKENS,
 ) -> Case:
     """Draw one call of an operation from a region, within what the backend can be called with."""
+    return draw_case(ByHypothesis(draw), operation, region, dtype, limits, fixed, max_tokens)
+
+
+def draw_case(
+    draw: Draw,
+    operation: str,
+    region: str,
+    dtype: str,
+    limits: Limits | None = None,
+    fixed: dict[str, Any] | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> Case:
+    """The call that a source of choices makes of a region."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
     sizes = _sizes(draw, region, max_tokens)
     arguments: dict[str, Any] = {}
@@ -146,20 +159,20 @@ def cases(
     return Case(operation, arguments, options, dtype, region, exact=region == "exact")
 
 
-def _sizes(draw: st.DrawFn, region: str, max_tokens: int) -> dict[str, int]:
+def _sizes(draw: Draw, region: str, max_tokens: int) -> dict[str, int]:
     """A length for each letter; N shares B's, because no operation has both."""
     rows, tokens = _shape(draw, region, max_tokens)
     return {
         "B": rows,
         "N": rows,
         "T": tokens,
-        "V": draw(_choice(*VOCABULARY)),
-        "D": draw(_choice(*DIMENSIONS)),
+        "V": draw.one_of(*VOCABULARY),
+        "D": draw.one_of(*DIMENSIONS),
     }
 
 
 def _argument(
-    draw: st.DrawFn,
+    draw: Draw,
     argument: Argument,
     region: str,
     form: Format,
@@ -169,14 +182,14 @@ def _argument(
     """Draw one argument; those drawn before it are there to stand beside."""
     if argument.kind == "mask":
         return _mask(draw, region, *shape)
-    if argument.kind == "optional" and draw(_choice(True, False)):
+    if argument.kind == "optional" and draw.one_of(True, False):
         return None
     if argument.kind in ("ids", "tokens") and region != "generic":
         count = others[argument.beside].shape[-1] if argument.kind == "tokens" else 3
         return np.asarray(_bytes(draw, shape) % count, dtype=np.int64)
     if region == "generic" or argument.kind == "matrix":
-        rng = np.random.default_rng(draw(_integers(0, 2**32 - 1)))
-        scale, offset = draw(_choice(1.0, 0.01, 3.0)), draw(_choice(0.0, 2.0))
+        rng = np.random.default_rng(draw.between(0, 2**32 - 1))
+        scale, offset = draw.one_of(1.0, 0.01, 3.0), draw.one_of(0.0, 2.0)
         return _dense(argument, shape, form, rng, others, scale, offset)
     if argument.beside:
         table = np.array(log_ratios(form, region == "exact", region == "extremes"))
@@ -184,30 +197,39 @@ def _argument(
     if region == "offset":
         return 2.0 ** (form.precision // 2) + np.asarray(_bytes(draw, shape) % 4, dtype=np.float64)
     largest = max(form.largest**0.5 / (MAX_ROWS * MAX_TOKENS), 1.0)
-    table = np.array(numbers_of(argument.domain, form, region == "exact", largest))
-    return np.asarray(table[_bytes(draw, shape) % len(table)])
+    table = np.array(numbers_of(argument.domain, form, region == "exact", largest, region == "extremes"))
+    numbers = np.asarray(table[_bytes(draw, shape) % len(table)])
+    if argument.domain == "logit":
+        numbers[..., 0] = np.where(np.isneginf(numbers[..., 0]), 0.0, numbers[..., 0])
+    return numbers
 
 
-def _shape(draw: st.DrawFn, region: str, max_tokens: int) -> tuple[int, int]:
-    rows = 1 if region == "one-row" else draw(_length(ROWS, 2 if region == "empty-rows" else 1))
+def _shape(draw: Draw, region: str, max_tokens: int) -> tuple[int, int]:
+    fewest = 2 if region in ("empty-rows", "square") else 1
+    rows = 1 if region == "one-row" else _length(draw, ROWS, fewest, ROWS[-1])
     if region == "square":
         return rows, rows
     if region == "one-token":
         return rows, 1
     lengths = GENERIC_TOKENS if region == "generic" and max_tokens == MAX_TOKENS else TOKENS
-    return rows, draw(
-        _length(lengths, 3 if region == "holes" else 1, max_tokens if lengths is TOKENS else lengths[-1])
-    )
+    longest = max_tokens if lengths is TOKENS else lengths[-1]
+    return rows, _length(draw, lengths, 3 if region == "holes" else 1, longest)
 
 
-def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
+def _length(draw: Draw, lengths: tuple[int, ...], low: int, high: int) -> int:
+    return int(draw.one_of(*(n for n in lengths if low <= n <= high)))
+
+
+def _mask(draw: Draw, region: str, rows: int, tokens: int) -> np.ndarray:
     """A mask of the region; in bytes, mostly True, with 0 (the simplest) True."""
     match region:
         case "nothing-active":
             return np.zeros((rows, tokens), dtype=bool)
         case "one-active":
-            chosen = draw(_integers(0, rows * tokens - 1))
+            chosen = draw.between(0, rows * tokens - 1)
             return np.asarray(np.arange(rows * tokens).reshape(rows, tokens) == chosen)
+        case "square":
+            return np.tri(rows, tokens, dtype=bool)
         case "generic" | "terminated" | "truncated":
             return np.asarray(np.arange(tokens) < 1 + _bytes(draw, (rows,))[:, None] % tokens)
     drawn = _bytes(draw, (rows, tokens))
@@ -215,55 +237,35 @@ def _mask(draw: st.DrawFn, region: str, rows: int, tokens: int) -> np.ndarray:
     if region == "holes":
         mask[:, 0], mask[:, 1], mask[:, -1] = True, False, True
     elif region == "empty-rows":
-        full = draw(_integers(0, rows - 1))
+        full = draw.between(0, rows - 1)
         mask &= drawn[:, :1] % 2 == 1
         mask[full], mask[full - 1] = True, False
-    elif draw(_choice(True, False)):
+    elif draw.one_of(True, False):
         mask[:] = True
     return mask
 
 
-def _bootstrap(draw: st.DrawFn, region: str, drawn: np.ndarray) -> np.ndarray:
-    if region == "terminated" or (region != "truncated" and draw(_choice(True, False))):
+def _bootstrap(draw: Draw, region: str, drawn: np.ndarray) -> np.ndarray:
+    if region == "terminated" or (region != "truncated" and draw.one_of(True, False)):
         return np.zeros_like(drawn)
     return np.where(drawn == 0.0, 1.0, drawn) if region == "truncated" else drawn
 
 
 def _options(
-    draw: st.DrawFn, operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
+    draw: Draw, operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name in operation.options:
         values = option_values(operation.name, name, exact)
         allowed = limits.get(name, values)
         accepted = tuple(v for v in values if v in allowed) or tuple(allowed)
-        options[name] = fixed[name] if name in fixed else draw(_choice(*accepted))
+        options[name] = fixed[name] if name in fixed else draw.one_of(*accepted)
     return consistent(operation.name, options)
 
 
-def _bytes(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
+def _bytes(draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
     whole = tuple(size for size, _ in zip((MAX_ROWS, MAX_TOKENS, VOCABULARY[-1]), shape, strict=False))
-    raw = draw(_binary(int(np.prod(whole))))
+    raw = draw.octets(int(np.prod(whole)))
     # Shrinking moves large bytes to the end: read backwards, they come first, and the shape can shrink.
     return np.frombuffer(raw, dtype=np.uint8)[::-1].reshape(whole)[tuple(map(slice, shape))]
-
-
-@cache
-def _integers(low: int, high: int) -> st.SearchStrategy[int]:
-    return st.integers(low, high)
-
-
-@cache
-def _length(lengths: tuple[int, ...], low: int, high: int = GENERIC_TOKENS[-1]) -> st.SearchStrategy[int]:
-    return st.sampled_from([n for n in lengths if low <= n <= high])
-
-
-@cache
-def _binary(size: int) -> st.SearchStrategy[bytes]:
-    return st.binary(min_size=size, max_size=size)
-
-
-@lru_cache(maxsize=None, typed=True)  # typed: True is not 1
-def _choice(*values: Any) -> st.SearchStrategy[Any]:
-    return st.sampled_from(values)

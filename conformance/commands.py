@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from conformance import identification_report as identification
+from conformance.vectors import commands as vectors
 from spec import commands as clauses
 
 
@@ -11,6 +13,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rlspec", description="Read the clauses, question backends.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     clauses.add_to(commands)
+    identification.add_to(commands)
+    vectors.add_to(commands)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
 

@@ -49,8 +49,8 @@ class Permitted:
             return 0.0 if got - got == 0.0 and Fraction(got) == exact else np.inf
         ball: arb = self.balls[index].value
         if not ball.is_finite():
-            certain = ball.is_exact() and not ball.is_nan()
-            return (0.0 if ball == arb(got) else np.inf) if certain and np.isinf(got) else np.nan
+            certain = _certain_infinity(ball)
+            return np.nan if certain is None else 0.0 if got == certain else np.inf
         if np.isinf(got):
             edge = ball.upper() if got > 0 else -ball.lower()
             return 1.0 if edge >= self.format.largest else np.inf
@@ -65,7 +65,8 @@ class Permitted:
         if exact is not None:
             return float(exact), float(exact)
         ball: arb = self.balls[index].value
-        return float(ball.lower()), float(ball.upper())
+        certain = _certain_infinity(ball)
+        return (float(ball.lower()), float(ball.upper())) if certain is None else (certain, certain)
 
 
 def permitted(case: Case, *also: Callable[..., Any]) -> Permitted:
@@ -102,6 +103,16 @@ def _permitted(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> 
             if form.holds(rational[index], SPARE_BITS):
                 exact[index] = rational[index].value
     return Permitted(widened, exact, form)
+
+
+def permitted_by(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> Permitted:
+    """Run another formula on balls, with the arguments of the case; arrays in `before` come first."""
+    return _permitted(case, formula, *before)
+
+
+def computed(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> np.ndarray:
+    """Run a formula in float64, with the arguments of the case; arrays in `before` come first."""
+    return _run(case, formula, lambda x: x, *before).astype(np.float64)
 
 
 def permitted_gradients(case: Case, upstream: np.ndarray) -> dict[str, Permitted]:
@@ -160,6 +171,12 @@ def _run(
     if isinstance(result, dict):
         result = [result[key] for key in OPERATIONS[case.operation].keys]
     return np.asarray(result, dtype=object)
+
+
+def _certain_infinity(ball: arb) -> float | None:
+    """The infinity that a ball holds, and nothing else: a finite number less -∞, for one."""
+    lone = not ball.mid().is_finite() and not ball.is_nan() and bool(ball.rad().is_finite())
+    return float(ball.mid()) if lone else None
 
 
 def _is_real(x: Any) -> bool:

@@ -10,16 +10,21 @@ from zlib import crc32
 
 import hypothesis
 import numpy as np
+from hypothesis.database import ExampleDatabase
 
 from conformance.backend import Backend, BadCall, Limited
 from conformance.cases import MAX_TOKENS, Case, cases, ordinary
-from conformance.messages import as_code, mismatch
+from conformance.messages import mismatch
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, grade, judged, permitted, permitted_gradients
+from conformance.reproduction import Source, script
 from reference.numbers.formats import FORMATS
 
 EXAMPLES = {"quick": 5, "default": 10, "thorough": 120}
 """Inputs tried in each region, by profile."""
+
+MAX_NUMBERS = 40
+"""An array with more entries is shortened in a message; the report has it whole."""
 
 ORDINARY_CALLS = 3
 """Plain calls by which a fault of the whole operation is told from one of a region."""
@@ -31,14 +36,26 @@ SHRINK_SECONDS = 1.5
 class NonConformance(AssertionError):
     """The backend breaks a clause. The story is told at the end: shrinking raises this many times."""
 
-    def __init__(self, case: Case, tell: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        case: Case,
+        tell: Callable[[], list[str]],
+        gradient: str = "",
+        upstream: np.ndarray | None = None,
+    ) -> None:
         super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
         self.case = case
         self.tell = tell
+        self.gradient, self.upstream = gradient, upstream
 
-    def story(self) -> str:
-        """The region, the case as code, and what is wrong with it."""
-        return "\n".join([f"region     {self.case.region}", *as_code(self.case), *self.tell()])
+    def script(self, source: Source, longest: int | None = None) -> list[str]:
+        """The call as code."""
+        return script(self.case, source, self.gradient, self.upstream, longest)
+
+    def story(self, source: Source) -> str:
+        """The region, the call as code, and what is wrong with its answer."""
+        code = self.script(source, MAX_NUMBERS)
+        return "\n".join([f"region     {self.case.region}", *code, *self.tell()])
 
 
 @dataclass
@@ -72,9 +89,13 @@ class Run:
     profile: str
     seed: int
     test: str
+    database: ExampleDatabase | None = None
+    """Where failing inputs are kept, to be tried first the next time."""
     tally: Tally = field(default_factory=Tally)
     decided: bool = False
     """Whether the case at hand has been judged: an unbounded permitted interval decides nothing."""
+    sound: bool | None = None
+    """Whether ordinary calls are right, once that was asked."""
 
     def over(
         self,
@@ -95,7 +116,7 @@ class Run:
             strategy = cases(self.operation, region, self.dtype, limits, fixed, max_tokens)
             self._hypothesis(region, strategy, check)
 
-    def count(self, check: Callable[[Case], None], case: Case) -> None:
+    def count(self, check: Callable[[Any], None], case: Any) -> None:
         """Check one case, and count it as executed when it was judged, as limited when it was refused."""
         self.decided = False
         try:
@@ -127,19 +148,27 @@ class Run:
 
     def conforms_there(self, case: Case) -> None:
         """As `conforms`, where the region is the point: Unclear when ordinary calls are wrong as well."""
-        limits = self.backend.limits(self.operation)
-        for seed in range(ORDINARY_CALLS):
-            self.permitted_base(ordinary(self.operation, self.dtype, limits, seed))
+        if not self._ordinary_calls_are_right():
+            raise Unclear
         self.conforms(case)
 
-    def judge(self, case: Case, got: np.ndarray, allowed: Permitted, what: str = "result") -> None:
-        """Demand that every specified element of a result, or of a gradient, is permitted."""
+    def judge(
+        self,
+        case: Case,
+        got: np.ndarray,
+        allowed: Permitted,
+        gradient: str = "",
+        upstream: np.ndarray | None = None,
+    ) -> None:
+        """Demand that every specified element of a result, or of an argument's gradient, is permitted."""
         distances = {i: allowed.distance(i, float(got[i])) for i in judged(case, got)}
         decided = {i: d for i, d in distances.items() if not np.isnan(d)}
         if decided:
             worst = max(decided, key=lambda i: decided[i])
             if decided[worst] > 1.0:
-                raise NonConformance(case, lambda: mismatch(case, got, allowed, worst, what))
+                raise NonConformance(
+                    case, lambda: mismatch(case, got, allowed, worst, gradient), gradient, upstream
+                )
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances
 
@@ -150,7 +179,7 @@ class Run:
         except BadCall as error:
             self.fail(case, str(error))
         if output.changed:
-            self.fail(case, f"{case.operation} changed its own input: {', '.join(output.changed)}")
+            self.fail(case, f"{case.operation} changed {' and '.join(output.changed)}")
         return output.values
 
     def differentiates(self, case: Case) -> None:
@@ -159,7 +188,7 @@ class Run:
         allowed = permitted_gradients(case, upstream)
         got = self.gradients(case, list(allowed), upstream)
         for name, permitted_set in allowed.items():
-            self.judge(case, got[name], permitted_set, f"gradient in {name}")
+            self.judge(case, got[name], permitted_set, name, upstream)
 
     def upstream(self, case: Case, seed: int | None = None) -> np.ndarray:
         """An upstream gradient that is never all ones, a function of the case (or of the seed) alone."""
@@ -188,6 +217,18 @@ class Run:
         """Fail with the case as code and what is wrong."""
         raise NonConformance(case, lambda: list(story))
 
+    def _ordinary_calls_are_right(self) -> bool:
+        """Whether plain calls are right; looked at once, because it does not depend on the case."""
+        if self.sound is None:
+            limits = self.backend.limits(self.operation)
+            try:
+                for seed in range(ORDINARY_CALLS):
+                    self.permitted_base(ordinary(self.operation, self.dtype, limits, seed))
+                self.sound = True
+            except Unclear:
+                self.sound = False
+        return self.sound
+
     def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None]) -> None:
         settings = hypothesis.settings(
             max_examples=EXAMPLES[self.profile],
@@ -200,7 +241,50 @@ class Run:
 
         seed = crc32(f"{self.seed} {self.test} {region}".encode())
         example = Remembered(lambda case: self.count(check, case))
-        hypothesis.seed(seed)(settings(hypothesis.given(case=strategy)(example.run)))()
+        kept = Kept(self.database, f"{self.backend.what} {self.test} {region}")
+        kept.replay(example.run)
+        try:
+            hypothesis.seed(seed)(settings(hypothesis.given(case=strategy)(example.run)))()
+        except NonConformance:
+            kept.add(example.failed)
+            raise
+
+
+class Kept:
+    """The inputs of one test that have failed before, in a database of Hypothesis's that may be missing.
+
+    Hypothesis itself keeps nothing of a run with a seed.
+    """
+
+    def __init__(self, database: ExampleDatabase | None, name: str) -> None:
+        self.database, self.name = database, name.encode()
+
+    def replay(self, check: Callable[[Case], None]) -> None:
+        """Check them again; forget those that pass."""
+        if self.database is None:
+            return
+        for value in list(self.database.fetch(self.name)):
+            if (case := _unpickled(value)) is not None:
+                check(case)
+            self.database.delete(self.name, value)
+
+    def add(self, case: Case | None) -> None:
+        """Keep one."""
+        if self.database is not None and case is not None:
+            self.database.save(self.name, pickle.dumps(case))
+
+
+def _unpickled(value: bytes) -> Case | None:
+    """Read a case that was kept; None if it was one of an older suite."""
+    try:
+        case = pickle.loads(value)
+    except (pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError):
+        return None
+    if not isinstance(case, Case) or vars(case).keys() != Case.__dataclass_fields__.keys():
+        return None
+    operation = OPERATIONS.get(case.operation)
+    known = operation is not None and [a.name for a in operation.arguments] == list(case.arguments)
+    return case if known and operation and operation.options.keys() == case.options.keys() else None
 
 
 class Remembered:
@@ -213,12 +297,15 @@ class Remembered:
     def __init__(self, check: Callable[[Case], None]) -> None:
         self.check = check
         self.failures: dict[bytes, NonConformance] = {}
+        self.failed: Case | None = None
+        """The input that failed last: at the end, the smallest."""
         self.until = math.inf
 
     def run(self, case: Case) -> None:
         """Check a case, or recall what became of it."""
         key = pickle.dumps((case.arguments, case.options))
         if key in self.failures:
+            self.failed = case
             raise self.failures[key]
         if time.monotonic() > self.until:
             return
@@ -227,4 +314,5 @@ class Remembered:
         except NonConformance as error:
             self.until = min(self.until, time.monotonic() + SHRINK_SECONDS)
             self.failures[key] = error
+            self.failed = case
             raise

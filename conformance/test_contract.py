@@ -1,20 +1,25 @@
 """The clauses of the chapter `contract`: what holds of every operation."""
 
 import contextlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from conformance.answers import Answer, answers, hold
 from conformance.backend import Limited
-from conformance.cases import MASK_REGIONS, SHAPE_REGIONS, Case
+from conformance.cases import MASK_REGIONS, SHAPE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
-from conformance.oracle import Permitted, judged, permitted
+from conformance.oracle import Permitted, judged, permitted, permitted_gradients
 from conformance.run import Run
 from conformance.values import consistent, option_values
 from reference.numbers.formats import FORMATS
 
 ANY_MASK = ("adversarial", "holes", "empty-rows")
+FEW_TOKENS = 7
+"""Rows of a relation between calls, where length adds nothing."""
 
 
 def _having(*wanted: str) -> tuple[str, ...]:
@@ -28,6 +33,28 @@ def _having(*wanted: str) -> tuple[str, ...]:
 
 MASKED = _having("mask")
 BATCHED = _having("BT", "B", "N", "BTV")
+MEANS = (
+    "aggregate", "policy_loss", "policy_metrics", "kl_penalty_loss", "value_loss", "reward_model_loss",
+    "dpo_loss", "grpo_loss", "importance_sampling_mean",
+)  # fmt: skip
+"""The operations that are means over tokens, rows or samples."""
+STATISTICS = ("whiten", "group_advantages", "rloo_advantages")
+"""The operations whose rows depend on each other by their definition."""
+BY_ROWS = tuple(
+    name
+    for name in BATCHED
+    if OPERATIONS[name].result[:1] in (("B",), ("N",)) and name not in (*STATISTICS, *MEANS)
+)
+EXTREME = tuple(
+    name
+    for name, operation in OPERATIONS.items()
+    if name == "reward_model_loss"
+    or any(
+        a.domain in ("logit", "log-weight") or (a.beside and a.kind == "real") for a in operation.arguments
+    )
+)
+"""The operations that take log-ratios, log-weights, logits or scores of pairs."""
+LOSSES_OF_A_RATIO = ("policy_loss", "kl_penalty_loss", "grpo_loss")
 WITH_CONSTANTS = tuple(name for name, op in OPERATIONS.items() if op.constant or op.differentiable)
 WITH_OPTIONS = tuple(name for name, op in OPERATIONS.items() if op.options)
 
@@ -49,22 +76,26 @@ def test_masked_nonfinite(run: Run) -> None:
 @clauses("contract.mask-holes")
 @operations(*MASKED)
 def test_mask_holes(run: Run) -> None:
-    """Holes anywhere, rows without any True, a batch without any True, one True in all."""
-    run.over(MASK_REGIONS, run.conforms_there)
+    """Holes anywhere, rows without any True, a batch without any True, one True in all; gradients too."""
+
+    run.over(MASK_REGIONS, _conforms_and_differentiates_there(run))
 
 
 @clauses("contract.padding")
 @operations(*MASKED)
 def test_padding(run: Run) -> None:
-    """Masked columns appended left or right change nothing."""
+    """Masked columns appended left or right change nothing, in value and gradient."""
 
     def check(case: Case) -> None:
         case = _with_own_horizon(case)
         allowed = run.permitted_base(case)
+        upstream = run.upstream(case)
+        slopes = _right_gradients(run, case, upstream)
         for left, right in ((0, 3), (2, 0)):
-            padded = {name: _pad(x, left, right) for name, x in case.arguments.items()}
-            got = run.call(case.with_arguments(**padded))
-            run.judge(case, got[:, left : got.shape[1] - right] if got.ndim == 2 else got, allowed)
+            padded = case.with_arguments(**{n: _pad(x, left, right) for n, x in case.arguments.items()})
+            run.judge(case, _cut(run.call(padded), left, right), allowed)
+            for name, got in _gradients(run, padded, list(slopes), upstream).items():
+                run.judge(case, _cut(got, left, right), slopes[name], name, upstream)
 
     run.over(("generic", "adversarial", "truncated"), check)
 
@@ -72,35 +103,92 @@ def test_padding(run: Run) -> None:
 @clauses("contract.permutation")
 @operations(*BATCHED)
 def test_permutation(run: Run) -> None:
-    """Permuting the rows permutes the result."""
+    """Permuting the rows permutes the result and its gradients."""
 
     def check(case: Case) -> None:
-        rows = len(next(iter(case.arguments.values())))
-        order = np.roll(np.arange(rows)[::-1], 1)
-        permuted = {name: None if x is None else x[order] for name, x in case.arguments.items()}
-        allowed = run.permitted_base(case)
-        got = run.call(case.with_arguments(**permuted))
         operation = OPERATIONS[case.operation]
+        order = _another_order(_rows_of(case))
+        back = np.argsort(order)
+        allowed, upstream = run.permitted_base(case), run.upstream(case)
+        slopes, permuted = _right_gradients(run, case, upstream), _part(case, order)
         rows_of_their_own = bool(operation.result) and not operation.keys
-        run.judge(case, got[np.argsort(order)] if rows_of_their_own else got, allowed)
+        got = run.call(permuted)
+        run.judge(case, got[back] if rows_of_their_own else got, allowed)
+        moved = upstream[order] if rows_of_their_own else upstream
+        for name, gradient in _gradients(run, permuted, list(slopes), moved).items():
+            run.judge(case, gradient[back], slopes[name], name, upstream)
 
-    run.over(("generic", "adversarial"), check)
+    run.over(("generic", "adversarial"), check, FEW_TOKENS)
+
+
+@clauses("contract.partition")
+@operations(*MEANS)
+def test_parts_of_a_mean(run: Run) -> None:
+    """Σ part · its denominator = whole · its denominator, one part without tokens; and their gradients."""
+    fixed = {"self_normalized": False} if run.operation == "importance_sampling_mean" else {}
+
+    def check(case: Case) -> None:
+        whole = _with_a_part_without_tokens(case)
+        run.permitted_base(whole)
+        got, slopes = run.call(whole), _right_gradients(run, whole, run.upstream(whole))
+        names = OPERATIONS[case.operation].keys or ("result",)
+        sums = dict.fromkeys(names, Answer.of(0))
+        for rows in _parts(_rows_of(whole)):
+            part = _part(whole, rows)
+            found = answers(run.call(part), permitted(part))
+            sums = {n: sums[n] + _denominator(part) * x for n, x in zip(names, found.flat, strict=True)}
+            if slopes:
+                run.differentiates(part)
+        told = {f"Σ over parts of {name} · denominator": x for name, x in sums.items()}
+        hold(run, whole, told, f"whole      · its denominator: {(_denominator(whole) * got).tolist()!r}")
+
+    run.over(("exact", "empty-rows"), check, FEW_TOKENS, **fixed)
+
+
+@clauses("contract.partition")
+@operations(*BY_ROWS)
+def test_parts_of_rows(run: Run) -> None:
+    """The rows of a part are those of the whole."""
+
+    def check(case: Case) -> None:
+        whole = _with_a_part_without_tokens(case)
+        allowed = run.permitted_base(whole)
+        for rows in _parts(_rows_of(whole)):
+            part = _part(whole, rows)
+            its_own = Permitted(allowed.balls[rows], allowed.exact[rows], allowed.format)
+            run.judge(part, run.call(part), its_own)
+
+    run.over(("exact", "empty-rows"), check, FEW_TOKENS)
+
+
+@clauses("contract.extremes")
+@operations(*EXTREME)
+def test_extremes(run: Run) -> None:
+    """Log-ratios of ±30, ±90, ±800, logits of ±10⁴ and -∞, scores 10³ apart: values and gradients."""
+
+    run.over(("extremes",), _conforms_and_differentiates_there(run, _in_reach, _with_slopes), FEW_TOKENS)
 
 
 @clauses("contract.constants")
 @operations(*WITH_CONSTANTS)
 def test_constants(run: Run) -> None:
-    """No gradient flows into what is a constant of the loss, nor through a result that is one."""
+    """No gradient flows into a constant, nor through one; the others get theirs, for a random upstream."""
 
     def check(case: Case) -> None:
         operation = OPERATIONS[case.operation]
         real = [a.name for a in operation.arguments if a.kind in ("real", "optional")]
-        names = [n for n in real if n not in operation.differentiable and case.arguments[n] is not None]
-        found = run.gradients(case, names, run.upstream(case)) if names else {}
-        leaks = [name for name in names if np.nan_to_num(found[name], nan=1.0).any()]
+        names = [name for name in real if case.arguments[name] is not None]
+        upstream = run.upstream(case)
+        found = run.gradients(case, names, upstream) if names else {}
+        constants = [name for name in names if name not in operation.differentiable]
+        leaks = [name for name in constants if np.nan_to_num(found[name], nan=1.0).any()]
         run.seen(case, not leaks, f"a gradient flows into {', '.join(leaks)}: detach it")
+        right_for_ones = _right_gradients(run, case, np.ones(upstream.shape))
+        allowed = permitted_gradients(case, upstream) if right_for_ones else {}
+        for name in right_for_ones:
+            run.judge(case, found[name], allowed[name], name, upstream)
 
-    run.over(("generic", "adversarial"), check)
+    run.over(("generic", "adversarial"), check, FEW_TOKENS)
 
 
 @clauses("contract.options-used")
@@ -126,7 +214,7 @@ def test_options_used(run: Run) -> None:
                 story = f"{name}={other!r} and {name}={value!r} give the same: {name} is ignored"
                 run.seen(case, not same, story)
 
-    run.over(("generic", "holes", "truncated"), check)
+    run.over(("generic", "holes", "truncated", "empty-rows"), check, FEW_TOKENS)
 
 
 @clauses("contract.pure")
@@ -142,24 +230,28 @@ def test_pure(run: Run) -> None:
             run.seen(case, same, f"called twice: first {first.tolist()}, then {again.tolist()}")
         else:
             run.judge(case, again, allowed)
+            run.tally.limitations.add(f"on {run.backend.device}, two calls are not compared bit by bit")
         run.judge(case, run.call(case, layout="strided"), allowed)
 
-    run.over(("generic", "adversarial"), check)
+    run.over(("generic", "adversarial"), check, FEW_TOKENS)
 
 
 @clauses("contract.shapes")
 @operations(*BATCHED)
 def test_shapes(run: Run) -> None:
-    """B = T, B = 1, T = 1, N = 1: no silent broadcast; the result's shape, dtype and device as stated."""
+    """B = T, B = 1, T = 1, N = 1, a group of one: no silent broadcast; shape, dtype, device as stated."""
     run.over(SHAPE_REGIONS, run.conforms_there)
 
 
 def _masked_values_do_not_matter(run: Run, case: Case, fillings: tuple[float, ...]) -> None:
-    """Compare results and gradients with each filling at masked positions, bit by bit, with zeros there."""
-    mask = case.arguments["mask"]
-    clean = _result_and_gradients(run, _filled(case, mask, 0.0))
-    for filling in fillings:
-        filled = _filled(case, mask, float(FORMATS[case.dtype].round(filling)))
+    """Compare results and gradients with fillings at masked positions, bit by bit, with zeros there.
+
+    Every argument gets each filling, and two arguments that stand side by side never the same one.
+    """
+    clean = _result_and_gradients(run, _filled(case, (0.0,)))
+    for turn in range(len(fillings)):
+        turned = fillings[turn:] + fillings[:turn]
+        filled = _filled(case, tuple(float(x) for x in FORMATS[case.dtype].round(np.array(turned))))
         for name, got in _result_and_gradients(run, filled).items():
             wrong = [i for i in judged(case, got) if not _same_bits(got[i], clean[name][i])]
             run.seen(
@@ -176,11 +268,8 @@ def _result_and_gradients(run: Run, case: Case) -> dict[str, np.ndarray]:
     """The result of a call and, where the backend offers them, its gradients; masks alone choose upstream."""
     found = {"result": run.call(case)}
     names = list(OPERATIONS[case.operation].differentiable)
-    if names:
-        upstream = run.upstream(case, seed=0)
-        with contextlib.suppress(Limited):
-            found |= {f"gradient in {n}": g for n, g in run.gradients(case, names, upstream).items()}
-    return found
+    slopes = _gradients(run, case, names, run.upstream(case, seed=0))
+    return found | {f"gradient in {name}": gradient for name, gradient in slopes.items()}
 
 
 def _with_own_horizon(case: Case) -> Case:
@@ -195,9 +284,22 @@ def _reversed(x: Any) -> Any:
     return x if x is None or x.dtype == bool else x[::-1].copy()
 
 
-def _filled(case: Case, mask: np.ndarray, filling: float) -> Case:
-    per_token = {n: x for n, x in case.arguments.items() if np.shape(x) == mask.shape and x.dtype != bool}
-    return case.with_arguments(**{name: np.where(mask, x, filling) for name, x in per_token.items()})
+def _filled(case: Case, fillings: tuple[float, ...]) -> Case:
+    """Put fillings, in turns, at masked positions, and where a row without active tokens has one number."""
+    mask = case.arguments["mask"]
+    takes_part = {mask.shape: mask, mask.shape[:1]: mask.any(axis=1)}
+    filled = {n: x for n, x in case.arguments.items() if x is not None and x.dtype == np.float64}
+    return case.with_arguments(
+        **{
+            name: np.where(takes_part[x.shape], x, fillings[k % len(fillings)])
+            for k, (name, x) in enumerate(filled.items())
+        }
+    )
+
+
+def _cut(got: np.ndarray, left: int, right: int) -> np.ndarray:
+    """Take appended columns away again."""
+    return got[:, left : got.shape[1] - right] if got.ndim == 2 else got
 
 
 def _pad(x: Any, left: int, right: int) -> Any:
@@ -205,6 +307,140 @@ def _pad(x: Any, left: int, right: int) -> Any:
     if np.ndim(x) < 2:
         return x
     return np.pad(x, ((0, 0), (left, right)), constant_values=x.dtype.type(x.dtype != bool))
+
+
+def _conforms_and_differentiates_there(
+    run: Run,
+    changed: Callable[[Case], Case] = lambda case: case,
+    with_slopes: Callable[[Case], Case] = lambda case: case,
+) -> Callable[[Case], None]:
+    """As `conforms_there`, gradients included, where the backend offers them and ordinary ones are right."""
+    plain = ordinary(run.operation, run.dtype, run.backend.limits(run.operation))
+    differentiable = bool(_right_gradients(run, plain, run.upstream(plain)))
+
+    def check(case: Case) -> None:
+        case = changed(case)
+        run.conforms_there(case)
+        if differentiable:
+            run.differentiates(with_slopes(case))
+
+    return check
+
+
+def _right_gradients(run: Run, case: Case, upstream: np.ndarray) -> dict[str, Permitted]:
+    """The permitted gradients of a call, of the arguments where the backend's are right by themselves."""
+    got = _gradients(run, case, list(OPERATIONS[case.operation].differentiable), upstream)
+    allowed = permitted_gradients(case, upstream) if got else {}
+    return {
+        name: slopes
+        for name, slopes in allowed.items()
+        if not any(slopes.distance(i, float(got[name][i])) > 1.0 for i in judged(case, got[name]))
+    }
+
+
+def _gradients(run: Run, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
+    """The backend's gradients; none where it offers none."""
+    with contextlib.suppress(Limited):
+        return run.gradients(case, names, upstream) if names else {}
+    return {}
+
+
+def _rows_of(case: Case) -> int:
+    return len(next(iter(case.arguments.values())))
+
+
+def _another_order(rows: int) -> np.ndarray:
+    """An order of the rows that leaves none of three or more, nor of two, where it is."""
+    return np.roll(np.arange(rows), 1)
+
+
+def _part(case: Case, rows: np.ndarray) -> Case:
+    """The call with some of the rows, in this order, their ids among them."""
+    chosen = {name: None if x is None else x[rows] for name, x in case.arguments.items()}
+    return case.with_arguments(**chosen)
+
+
+def _parts(rows: int) -> list[np.ndarray]:
+    """Cut the rows into up to three parts of different size."""
+    parts = np.split(np.arange(rows), [1, (rows + 1) // 2])
+    return [part for part in parts if len(part)]
+
+
+def _with_a_part_without_tokens(case: Case) -> Case:
+    """Mask the first row, which is a part of its own, where others are left."""
+    if "mask" not in case.arguments or _rows_of(case) == 1:
+        return case
+    mask = case.arguments["mask"].copy()
+    mask[0] = False
+    return case.with_arguments(mask=mask)
+
+
+def _denominator(case: Case) -> int:
+    """What the mean of a call divides by: tokens, rows, or pairs; a horizon is the same for all parts."""
+    mask = case.arguments.get("mask")
+    if mask is None:
+        return _rows_of(case)
+    mode = case.options.get("aggregation", case.options.get("mode", "token-mean"))
+    if mode == "token-mean":
+        return int(mask.sum())
+    return int(mask.any(axis=1).sum()) if case.options.get("empty_rows") == "drop" else len(mask)
+
+
+def _in_reach(case: Case) -> Case:
+    """Bring exponentials that no clamp bounds, and that are added up, into the range of the dtype.
+
+    What is left open there is whether a formula whose exponential has overflowed gives ∞ or, by 0 · ∞ or
+    ∞ - ∞, NaN; and whether a probability that underflows is one at which a divergence is infinite.
+    """
+    largest = FORMATS[case.dtype].largest
+    arguments, reach = dict(case.arguments), math.log(largest) / 2
+    if case.operation == "reward_model_loss":
+        arguments = {name: np.sign(x) * FORMATS[case.dtype].round(1e3) for name, x in arguments.items()}
+    if "ref_logits" in arguments:
+        likely = arguments["logits"].max(axis=-1, keepdims=True)
+        certain = np.isneginf(arguments["ref_logits"]) & ~np.isneginf(arguments["logits"])
+        arguments["logits"] = np.where(certain, likely, arguments["logits"])
+    if case.options.get("self_normalized") is False:
+        arguments["log_weights"] = np.minimum(arguments["log_weights"], math.floor(reach))
+    if case.operation in LOSSES_OF_A_RATIO and (case.options.get("log_ratio_clip") or np.inf) > reach:
+        arguments["old_logprobs"] = _within(case, "old_logprobs", -np.inf, reach)
+    if case.operation in ("grpo_loss", "shaped_rewards"):
+        low, high = {
+            "k1": (-np.inf, np.inf), "abs": (-np.inf, np.inf), "k2": (-(largest**0.5), largest**0.5),
+            "k3": (-reach, np.inf),
+        }[case.options.get("estimator", "k3")]  # fmt: skip
+        arguments["ref_logprobs"] = _within(case, "ref_logprobs", low, high)
+    return case.with_arguments(**arguments)
+
+
+def _within(case: Case, beside: str, low: float, high: float) -> np.ndarray:
+    """Log-probabilities whose log-ratio lies between two bounds, rounded towards 0 to whole numbers."""
+    logprobs, others = case.arguments["logprobs"], case.arguments[beside]
+    log_ratio = logprobs - others
+    outside = (log_ratio < low) | (log_ratio > high)
+    clipped = np.trunc(np.clip(log_ratio, low, high))
+    return np.where(outside, FORMATS[case.dtype].round(logprobs - clipped), others)
+
+
+def _with_slopes(case: Case) -> Case:
+    """Leave out what is left open of gradients.
+
+    That is a token of probability 0, an infinite KL, and an exponential that overflows although upstream
+    would bring the product back into the range of the dtype.
+    """
+    arguments, options, form = dict(case.arguments), case.options, FORMATS[case.dtype]
+    reach = math.log(form.largest) / 2
+    unclamped = (options.get("log_ratio_clip") or np.inf) > reach
+    if "tokens" in arguments:
+        chosen = np.take_along_axis(arguments["logits"], arguments["tokens"][..., None], axis=-1)[..., 0]
+        arguments["tokens"] = np.where(np.isneginf(chosen), 0, arguments["tokens"])
+    if "ref_logits" in arguments:
+        arguments["ref_logits"] = np.maximum(arguments["ref_logits"], form.round(-1e4))
+    if case.operation in ("importance_ratio", "sequence_importance_ratio") and unclamped:
+        arguments["old_logprobs"] = _within(case, "old_logprobs", -np.inf, reach)
+    if case.operation == "kl_estimate" and unclamped and options["value_clip"] is None:
+        arguments["ref_logprobs"] = _within(case, "ref_logprobs", -reach, np.inf)
+    return case.with_arguments(**arguments)
 
 
 def _apart(case: Case, allowed: Permitted, other: Permitted, got: np.ndarray) -> bool:

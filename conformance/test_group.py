@@ -5,6 +5,7 @@ import numpy as np
 from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
+from conformance.zones import CLIPS, with_every_group, with_every_ratio
 
 ADVANTAGES = ("group_advantages", "rloo_advantages")
 
@@ -54,6 +55,13 @@ def test_equal_rewards(run: Run) -> None:
     run.over(VALUE_REGIONS, check)
 
 
+@clauses("grpo.invariances", "grpo.zero-variance-rounding")
+@operations(*ADVANTAGES)
+def test_every_kind_of_group(run: Run) -> None:
+    """Spread, alone, equal, equal up to a rounding, one success: interleaved in one batch."""
+    run.over(("exact", "generic"), lambda case: run.conforms(with_every_group(case)))
+
+
 @clauses("grpo.single")
 @operations(*ADVANTAGES)
 def test_group_of_one(run: Run) -> None:
@@ -72,6 +80,21 @@ def test_group_of_one(run: Run) -> None:
 def test_loss(run: Run) -> None:
     """The clipped loss with the response's advantage at every token, and β times the aggregate of k3."""
     run.over((*VALUE_REGIONS, *MASK_REGIONS), run.conforms, ratio_level="token")
+
+
+@clauses("grpo.loss", "ppo.clip-cases", "ppo.clip-boundary")
+@operations("grpo_loss")
+def test_every_zone_of_the_clip(run: Run) -> None:
+    """Each sign of A with the ratios of a row in each zone and on each bound, all in one batch."""
+
+    def check(case: Case) -> None:
+        zoned = with_every_ratio(case)
+        run.conforms(zoned)
+        run.differentiates(zoned)
+
+    for low, high, dual in CLIPS:
+        if dual is None:
+            run.over(("exact", "generic"), check, clip_low=low, clip_high=high)
 
 
 @clauses("grpo.sequence-ratio")

@@ -37,6 +37,21 @@ def test_log_ratio_clamp(run: Run) -> None:
         run.over(RATIO_REGIONS, check, log_ratio_clip=bound)
 
 
+@clauses("is.ratio", "is.log-ratio-clamp")
+@operations("importance_ratio")
+def test_token_that_was_ruled_out(run: Run) -> None:
+    """A new log-probability of -∞: 0, or exp(-c) with a clamp, and no gradient."""
+
+    def check(case: Case) -> None:
+        logprobs = np.array(case.arguments["logprobs"])
+        logprobs[0, 0] = -np.inf
+        run.conforms(case.with_arguments(logprobs=logprobs))
+        run.differentiates(case.with_arguments(logprobs=logprobs))
+
+    for bound in (20.0, None):
+        run.over(("generic", "adversarial"), check, log_ratio_clip=bound)
+
+
 @clauses("is.first-epoch")
 @operations("importance_ratio", "sequence_importance_ratio")
 def test_first_epoch(run: Run) -> None:

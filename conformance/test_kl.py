@@ -33,7 +33,7 @@ def test_clamps(run: Run) -> None:
         run.conforms(case)
         run.differentiates(case)
 
-    for bound in (20.0, 0.5):
+    for bound in (20.0, 0.5, None):
         run.over(RATIO_REGIONS, check, log_ratio_clip=bound, value_clip=10.0)
 
 
@@ -60,6 +60,20 @@ def test_impossible_tokens(run: Run) -> None:
         filtered = case.with_arguments(logits=_without_last(case.arguments["logits"]))
         run.conforms(filtered)
         run.differentiates(filtered)
+        by_both = filtered.with_arguments(ref_logits=_without_last(case.arguments["ref_logits"]))
+        run.conforms(by_both)
+        run.differentiates(by_both)
+
+    run.over(("generic", "adversarial"), check)
+
+
+@clauses("kl.impossible-tokens")
+@operations("kl_divergence")
+def test_tokens_that_the_reference_rules_out(run: Run) -> None:
+    """A token that the policy can produce and the reference cannot: the divergence is +∞."""
+
+    def check(case: Case) -> None:
+        run.conforms(case.with_arguments(ref_logits=_without_last(case.arguments["ref_logits"])))
 
     run.over(("generic", "adversarial"), check)
 

@@ -1,14 +1,20 @@
 """The clauses of the chapter `policy_loss`: log-probabilities, entropy, clips, aggregation, metrics."""
 
+import math
+
 import numpy as np
 
-from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
+from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
+from conformance.operations import OPERATIONS
 from conformance.run import Run
 from conformance.values import MODES
+from conformance.zones import CLIPS, with_every_ratio
 from reference.numbers.formats import FORMATS
 
 LOSSES = ("policy_loss", "kl_penalty_loss")
+BEYOND_BLOCKS = ({"B": 2, "T": 1031, "V": 3}, {"B": 131, "T": 7, "V": 2}, {"B": 1, "T": 2, "V": 2053})
+"""A long row, many rows, a large vocabulary: each more than a block of a kernel, and no multiple of one."""
 
 
 @clauses("ppo.token-logprobs")
@@ -38,6 +44,7 @@ def test_extreme_logits(run: Run) -> None:
         tokens = np.minimum(case.arguments["tokens"], max(filtered.shape[-1] - 2, 0))
         run.conforms(case.with_arguments(logits=filtered, tokens=tokens))
         run.differentiates(case.with_arguments(logits=filtered, tokens=tokens))
+        run.conforms(case.with_arguments(logits=filtered))
 
     run.over(("generic", "adversarial"), check)
 
@@ -79,7 +86,7 @@ def test_aggregate(run: Run) -> None:
         run.differentiates(case)
 
     for mode in MODES:
-        run.over(VALUE_REGIONS, check, mode=mode)
+        run.over((*VALUE_REGIONS, "square"), check, mode=mode)
 
 
 @clauses("ppo.aggregation-empty-rows")
@@ -138,6 +145,20 @@ def test_dual_clip(run: Run) -> None:
         run.over(VALUE_REGIONS, check, dual_clip=bound, ratio_level="token")
 
 
+@clauses("ppo.clip", "ppo.clip-cases", "ppo.clip-boundary", "ppo.dual-clip")
+@operations("policy_loss")
+def test_every_zone_of_the_clip(run: Run) -> None:
+    """Each sign of A with ρ in each zone and on each bound, all in one batch."""
+
+    def check(case: Case) -> None:
+        zoned = with_every_ratio(case)
+        run.conforms(zoned)
+        run.differentiates(zoned)
+
+    for low, high, dual in CLIPS:
+        run.over(("exact", "generic"), check, clip_low=low, clip_high=high, dual_clip=dual)
+
+
 @clauses("ppo.ratio-level")
 @operations("policy_loss")
 def test_ratio_level(run: Run) -> None:
@@ -154,13 +175,14 @@ def test_ratio_level(run: Run) -> None:
 @clauses("ppo.log-ratio-clamp")
 @operations("policy_loss")
 def test_log_ratio_clamp(run: Run) -> None:
-    """The log-ratio that is exponentiated is clipped to ±C, and there the gradient is 0."""
+    """The log-ratio that is exponentiated is clipped to ±C, where the gradient is 0; None clips nothing."""
 
     def check(case: Case) -> None:
-        run.conforms(case)
-        run.differentiates(case)
+        within = _without_overflow(case)
+        run.conforms(within)
+        run.differentiates(within)
 
-    for bound in (20.0, 0.5):
+    for bound in (20.0, 0.5, None):
         run.over(("adversarial", "extremes"), check, log_ratio_clip=bound)
 
 
@@ -180,16 +202,16 @@ def test_rollout_weights(run: Run) -> None:
     run.over(VALUE_REGIONS, check)
 
 
-@clauses("ppo.constants")
-@operations(*LOSSES)
+@clauses("ppo.constants", "ppo.aggregation")
+@operations(*LOSSES, "aggregate")
 def test_masked_positions_get_no_gradient(run: Run) -> None:
     """A gradient of 0 at masked positions, whatever lies there."""
 
     def check(case: Case) -> None:
         mask = case.arguments["mask"]
-        names = {"policy_loss": ["logprobs"], "kl_penalty_loss": ["logprobs", "kl"]}[case.operation]
-        filled = case.with_arguments(logprobs=np.where(mask, case.arguments["logprobs"], np.nan))
-        for name, got in run.gradients(filled, names, run.upstream(case)).items():
+        names = OPERATIONS[case.operation].differentiable
+        filled = case.with_arguments(**{n: np.where(mask, case.arguments[n], np.nan) for n in names[:1]})
+        for name, got in run.gradients(filled, list(names), run.upstream(case)).items():
             story = f"gradient in {name}: {got.tolist()}, expected 0 where masked"
             run.seen(filled, not got[~mask].any(), story)
 
@@ -226,6 +248,52 @@ def test_kl_penalty(run: Run) -> None:
 def test_metrics(run: Run) -> None:
     """The approximate KL and the fractions of tokens that a clip bounds."""
     run.over((*VALUE_REGIONS, *MASK_REGIONS), run.conforms)
+
+
+@clauses("ppo.metrics")
+@operations("policy_metrics")
+def test_metrics_in_every_zone(run: Run) -> None:
+    """Each sign of A with ρ in each zone and on each bound, all in one batch."""
+    for low, high, dual in CLIPS:
+        fixed = {"clip_low": low, "clip_high": high, "dual_clip": dual}
+        run.over(("exact", "generic"), lambda case: run.conforms(with_every_ratio(case)), **fixed)
+
+
+@clauses("ppo.token-logprobs", "ppo.entropy", "ppo.aggregation", "ppo.clip", "ppo.metrics", "ppo.kl-penalty")
+@operations("token_logprobs", "token_entropy", "aggregate", "policy_metrics", *LOSSES)
+def test_more_than_a_block(run: Run) -> None:
+    """Sizes at which a kernel has to go on with a next block, and ends within one; value and gradient."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        if OPERATIONS[case.operation].differentiable:
+            run.differentiates(case)
+
+    limits = run.backend.limits(run.operation)
+    run.tally.expected = len(BEYOND_BLOCKS)
+    for seed, sizes in enumerate(BEYOND_BLOCKS):
+        run.count(check, _enlarged(ordinary(run.operation, run.dtype, limits, seed), sizes))
+
+
+def _enlarged(case: Case, sizes: dict[str, int]) -> Case:
+    """The numbers of a case over and over, up to other sizes; tokens go through the whole vocabulary."""
+    found: dict[str, np.ndarray] = {}
+    for argument in OPERATIONS[case.operation].arguments:
+        shape = tuple(sizes[letter] for letter in argument.shape)
+        found[argument.name] = np.resize(case.arguments[argument.name], shape)
+        if argument.kind == "tokens":
+            found[argument.name] = sizes["V"] - 1 - np.arange(np.prod(shape)).reshape(shape) % sizes["V"]
+        if argument.kind == "mask":
+            found[argument.name] = np.arange(shape[1]) < shape[1] - np.arange(shape[0])[:, None] % 5
+    return case.with_arguments(**found)
+
+
+def _without_overflow(case: Case) -> Case:
+    """Ratios that neither a clamp nor the dtype holds become 1: what 0 · ∞ is in a format is left open."""
+    logprobs, old_logprobs = case.arguments["logprobs"], case.arguments["old_logprobs"]
+    reach = math.log(FORMATS[case.dtype].largest) / 2
+    clamped = np.minimum(logprobs - old_logprobs, case.options["log_ratio_clip"] or np.inf)
+    return case.with_arguments(old_logprobs=np.where(clamped > reach, logprobs, old_logprobs))
 
 
 def _with_large_logits(case: Case) -> Case:

@@ -1,4 +1,4 @@
-"""Is the adapter sound? One ordinary call of each operation, before the suite goes into depth."""
+"""Is the adapter sound? Two ordinary calls of each operation, before the suite goes into depth."""
 
 import numpy as np
 
@@ -6,15 +6,18 @@ from conformance.cases import Case, ordinary
 from conformance.marks import clauses
 from conformance.run import Run
 
+CALLS = 2
+"""The second one shows whether it writes into the result of the first."""
+
 
 @clauses("contract.shapes", "contract.pure")
 def test_ordinary_call(run: Run) -> None:
-    """An array of the right shape, dtype and device comes back, finite, and the inputs are as they were."""
-    case = ordinary(run.operation, run.dtype, run.backend.limits(run.operation))
-    run.tally.expected = 1
+    """A finite array of the right shape, dtype and device comes back; inputs stay, and so does that array."""
+    run.tally.expected = CALLS
 
     def check(case: Case) -> None:
         got = run.call(case)
         run.seen(case, bool(np.isfinite(got).all()), f"got {got.tolist()}, expected finite numbers")
 
-    run.count(check, case)
+    for seed in range(CALLS):
+        run.count(check, ordinary(run.operation, run.dtype, run.backend.limits(run.operation), seed))

@@ -38,12 +38,14 @@ def test_step(run: Run) -> None:
 @clauses("trpo.step-zero")
 @operations("trust_region_step")
 def test_zero_gradient(run: Run) -> None:
-    """A gradient of 0 gives a step of 0."""
+    """A gradient of 0, or within the tolerance, or no budget: a step of 0."""
 
     def check(case: Case) -> None:
         run.conforms(case.with_arguments(gradient=np.zeros_like(case.arguments["gradient"])))
 
     run.over(REGIONS, check)
+    run.over(REGIONS, run.conforms, cg_tol=1e6)
+    run.over(REGIONS, run.conforms, max_kl=0.0)
 
 
 @clauses("trpo.line-search")
@@ -51,3 +53,18 @@ def test_zero_gradient(run: Run) -> None:
 def test_line_search(run: Run) -> None:
     """The first step that improves and stays in the region; otherwise the parameters as they were."""
     run.over(("exact", "generic", "adversarial"), run.conforms)
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
+def test_no_point_is_accepted(run: Run) -> None:
+    """No improvement anywhere, or NaN: the parameters, without a bit changed."""
+
+    def check(case: Case) -> None:
+        for slope in (0.0, np.nan):
+            stays = case.with_arguments(slope=np.full_like(case.arguments["slope"], slope))
+            got = run.call(stays)
+            same = np.array_equal(got, case.arguments["parameters"])
+            run.seen(stays, same, f"got {got.tolist()}, expected the parameters, bit by bit")
+
+    run.over(("exact", "generic", "adversarial"), check)

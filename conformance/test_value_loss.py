@@ -5,6 +5,7 @@ import numpy as np
 from conformance.cases import VALUE_REGIONS, Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
+from conformance.zones import with_every_value
 
 
 @clauses("vf.loss", "vf.target")
@@ -37,6 +38,20 @@ def test_gradient_of_clip(run: Run) -> None:
         run.over(VALUE_REGIONS, run.differentiates, clip=clip)
 
 
+@clauses("vf.clip", "vf.clip-cases", "vf.clip-boundary")
+@operations("value_loss")
+def test_every_zone_of_the_clip(run: Run) -> None:
+    """V inside the range, on its edge and outside, with R on every side of it, all in one batch."""
+
+    def check(case: Case) -> None:
+        zoned = with_every_value(case)
+        run.conforms(zoned)
+        run.differentiates(zoned)
+
+    for clip in (0.5, 0.2, 0.0):
+        run.over(("exact", "generic"), check, clip=clip)
+
+
 @clauses("vf.advantage-to-zero")
 @operations("value_loss")
 def test_at_the_old_values(run: Run) -> None:
@@ -45,5 +60,6 @@ def test_at_the_old_values(run: Run) -> None:
     def check(case: Case) -> None:
         old = case.arguments["old_values"]
         run.conforms(case.with_arguments(values=np.array(old)))
+        run.differentiates(case.with_arguments(values=np.array(old)))
 
     run.over(VALUE_REGIONS, check)

@@ -25,9 +25,19 @@ EXACT = {
 """Small dyadic numbers, by domain; where a formula takes an exponential, only what it takes exactly."""
 
 
-def numbers_of(domain: str, form: Format, exact: bool, largest: float) -> tuple[float, ...]:
+EXTREME = {
+    "logit": (1e4, -1e4, -np.inf),
+    "log-weight": (30.0, -30.0, 90.0, -90.0, 800.0, -800.0),
+}
+"""What the region "extremes" adds to a table; for log-ratios see below."""
+
+
+def numbers_of(
+    domain: str, form: Format, exact: bool, largest: float, extreme: bool = False
+) -> tuple[float, ...]:
     """The table of a domain, ordered from simple to nasty, each a number of the format."""
-    return EXACT[domain] if exact else _nasty(domain, form, largest)
+    table = EXACT[domain] if exact else _nasty(domain, form, largest)
+    return table + tuple(float(form.round(x)) for x in EXTREME.get(domain, ()) if extreme)
 
 
 @cache

@@ -28,6 +28,8 @@ class Server:
         self.backend: Any = None
         self.hooks: Any = None
         self.device = "cpu"
+        self.before: tuple[str, list[Any], list[np.ndarray]] = ("", [], [])
+        """The last call: its operation, the arrays that it returned, and what they held then."""
 
     def load(self, what: str, device: str, operations: dict[str, list[str]]) -> Reply:
         """Import the backend and tell what it provides."""
@@ -38,6 +40,7 @@ class Server:
             "name": str(getattr(self.backend, "name", what)),
             "provided": loading.provided(self.backend, operations),
             "options": loading.declared(self.backend, operations),
+            "library": loading.library(self.backend) or "",
         }
 
     def round_trip(self, x: np.ndarray, dtype: str) -> Reply:
@@ -54,7 +57,7 @@ class Server:
         dtype: str,
         layout: str,
     ) -> Reply:
-        """Call an operation and tell its result, and which arguments it changed."""
+        """Call an operation and tell its result, and what it changed: its arguments, or the result before."""
         arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
         result = getattr(self.backend, operation)(*bind(operation, tuple(arrays.values())), **options)
         if isinstance(result, float | int) and not arrays:
@@ -66,7 +69,7 @@ class Server:
             "result": back,
             "dtype": dtype_name(result, back),
             "device": device_name(result),
-            "changed": self._changed(arguments, arrays),
+            "changed": self._changed(arguments, arrays) + self._overwritten(operation, [result], [back]),
         }
 
     def gradients(
@@ -97,11 +100,23 @@ class Server:
             "result": read,
             "dtype": " and ".join(sorted(dtypes)),
             "device": next((device_name(value) for value in result.values()), ""),
-            "changed": self._changed(arguments, arrays),
+            "changed": self._changed(arguments, arrays)
+            + self._overwritten(operation, list(result.values()), list(read.values())),
         }
 
     def _changed(self, arguments: dict[str, Any], arrays: dict[str, Any]) -> list[str]:
-        return [name for name, x in arguments.items() if not self._same(arrays[name], x)]
+        names = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
+        return [f"its own input: {', '.join(names)}"] if names else []
+
+    def _overwritten(self, operation: str, results: list[Any], read: list[np.ndarray]) -> list[str]:
+        """Tell whether the result of the call before is still what it was, and keep this one for the next."""
+        earlier, kept, returned = self.before
+        self.before = operation, results, [x.copy() for x in read]
+        now = [np.asarray(self.hooks.to_numpy(x)) for x in kept]
+        same = all(
+            np.array_equal(x, y, equal_nan=y.dtype.kind == "f") for x, y in zip(now, returned, strict=True)
+        )
+        return [] if same else [f"the result of the call before, of {earlier}"]
 
     def _array(self, x: Any, dtype: str, layout: str) -> Any:
         if x is None:

@@ -178,8 +178,8 @@ def clipped_slope(
     """
     ratio, advantages = _clip_arguments(ratio, advantages, clip_low, clip_high, dual_clip)
     nothing = numbers.zeros(ratio.shape, like=ratio)
-    rising = numbers.kink(ratio, 1 + clip_high, advantages, nothing)
-    falling = numbers.kink(ratio, 1 - clip_low, nothing, advantages)
+    rising = numbers.kink(ratio, 1 + clip_high, _tied(ratio, 1 - clip_low, advantages), nothing)
+    falling = numbers.kink(ratio, 1 - clip_low, nothing, _tied(ratio, 1 + clip_high, advantages))
     if dual_clip is not None:
         falling = numbers.kink(ratio, dual_clip, falling, nothing)
     return numbers.where(numbers.less(advantages, 0), falling, rising)
@@ -246,6 +246,12 @@ def _inside(log_ratio: Array, slope: Array, bound: Scalar | None) -> Array:
         return slope
     nothing = numbers.zeros(slope.shape, like=slope)
     return numbers.kink(log_ratio, bound, numbers.kink(log_ratio, -bound, nothing, slope), nothing)
+
+
+def _tied(ratio: Array, bound: Scalar, slope: Array) -> Array:
+    """The slope, and anything between it and 0 where the clipped product is as large as the other one."""
+    nothing = numbers.zeros(slope.shape, like=slope)
+    return numbers.kink(ratio, bound, slope, numbers.kink(ratio, bound, nothing, slope))
 
 
 def _clip_arguments(

@@ -307,7 +307,10 @@ def _logits(logits: Array, ref_logits: Array) -> tuple[Array, Array]:
 def _divergence_terms(logits: Array, ref_logits: Array) -> Array:
     """π(a) (log π(a) - log π_ref(a)); 0 where π(a) = 0, ∞ where π_ref(a) = 0 and π(a) > 0."""
     logprobs, ref_logprobs = _logprobs(logits), _logprobs(ref_logits)
-    terms = _where_possible(ref_logits, numbers.exp(logprobs) * (logprobs - ref_logprobs), np.inf)
+    probabilities = numbers.exp(logprobs)
+    infinite, nothing = (numbers.full(logits.shape, value, like=logprobs) for value in (np.inf, 0))
+    excluded = numbers.where(numbers.less(0, probabilities), infinite, nothing)  # 0 once it has underflowed
+    terms = numbers.where(_possible(ref_logits), probabilities * (logprobs - ref_logprobs), excluded)
     return _where_possible(logits, terms, 0)
 
 
@@ -318,8 +321,12 @@ def _logprobs(logits: Array) -> Array:
 
 def _where_possible(logits: Array, x: Array, otherwise: float) -> Array:
     """x where the token has a probability above 0."""
+    return numbers.where(_possible(logits), x, numbers.full(x.shape, otherwise, like=x))
+
+
+def _possible(logits: Array) -> Mask:
     possible: Mask = numbers.less(-np.inf, logits)
-    return numbers.where(possible, x, numbers.full(x.shape, otherwise, like=x))
+    return possible
 
 
 def _controller(coef: Scalar, kl: Scalar, target: Scalar) -> None:

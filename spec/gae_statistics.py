@@ -13,6 +13,7 @@ import sympy
 from reference import gae as reference
 from reference.numbers import symbols
 from spec import tabular
+from spec.markov import Process, processes
 from spec.proofs import Numbers, agree, derivation
 from spec.symbolic import GAMMA, HALF, LAM, LONGEST, ONE, ZERO, K, Rows, first_step_and_tail, row
 
@@ -82,7 +83,7 @@ def variance_not_monotone() -> Numbers:
 
 @derivation("gae.unbiased", status="proved")
 def unbiased_at_every_lambda() -> Numbers:
-    """E[A_0] = E[δ_0] + γλ E[A_1], and E[A_1 | s_1] = 0: an induction, then every trajectory of a process."""
+    """E[A_0] = E[δ_0] + γλ E[A_1], and E[A_1 | s_1] = 0: an induction, then all trajectories of processes."""
     steps, target = first_step_and_tail()
     tail = target - steps.values[0, 1]
     advantage = reference.gae(*steps, gamma=GAMMA, lam=LAM)[0, 0]
@@ -95,7 +96,24 @@ def unbiased_at_every_lambda() -> Numbers:
     for step, mean in mean_advantages(process, estimated).items():
         true = tabular.action_value(process, step.state, step.action, GAMMA)
         agree(mean.subs(LAM, 1), true - estimated[step.state])
+    for known, policy, _ in processes():
+        agree(truncated_advantages(known, policy), known.advantages(policy))
     return _preferences(process, true_values)
+
+
+def truncated_advantages(process: Process, policy: Any) -> Any:
+    """E[A_0 | s_0, a_0] of episodes without an end, cut off after two steps, where V^π(s_2) stands."""
+    states, actions = process.rewards.shape
+    values = process.values(policy)
+    paths = list(
+        itertools.product(range(states), range(actions), range(states), range(actions), range(states))
+    )
+    s, a, u, b, w = np.array(paths).T
+    rewards = np.stack([process.rewards[s, a], process.rewards[u, b]], axis=1)
+    rows = Rows(rewards, np.stack([values[s], values[u]], axis=1), np.full((len(paths), 2), True), values[w])
+    advantages = reference.gae(*rows, gamma=process.gamma, lam=LAM)[:, 0]
+    weights = process.following[s, a, u] * policy[u, b] * process.following[u, b, w]
+    return np.sum((weights * advantages).reshape(states, actions, -1), axis=2)
 
 
 def _preferences(process: tabular.Process, true_values: dict[str, Any]) -> Numbers:

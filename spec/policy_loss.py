@@ -142,6 +142,19 @@ def cases_of_the_clip() -> None:
     agree(gradient(value, rows[0]), claimed)
 
 
+@derivation("ppo.clip-boundary", status="proved")
+def both_sides_of_each_bound() -> None:
+    """Up to each bound from either side: one value, and the slope of ρA or 0; 0 from one side at two bounds."""
+    for case in CASES:
+        bound = at(1 + HIGH) if case.where in (ABOVE, INSIDE_ABOVE) else at(1 - LOW)
+        arrives = {symbol: sympy.limit(sympy.sympify(x), GAP, 0) for symbol, x in case.zone.items()}
+        there = {X: bound, A: case.sign * SIZE}
+        value, claimed = (decided(f(), case.zone).subs(arrives, simultaneous=True) for f in (loss, slope))
+        agree(value, decided(loss(), there).subs(there).subs(arrives))
+        agree(claimed, (-UP * case.slope).subs(arrives, simultaneous=True))
+        assert decided(slope(), there) in (0, -UP * RATIO * A)
+
+
 @derivation("ppo.clip-lower-bound", status="proved")
 def never_above_the_unclipped() -> Numbers:
     """ρA less the objective is at least 0 in every case, and exactly 0 with its slope where ρ is inside."""

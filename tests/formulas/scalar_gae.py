@@ -6,11 +6,13 @@ logarithms need mpmath, at the precision that the caller has set. Results are {p
 active positions of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import mpmath
+
+from tests.formulas.scalars import real
 
 Result = dict[int, Any]
 
@@ -135,6 +137,32 @@ def with_holes_as_steps(row: Row) -> Row:
     return Row(rewards, values, [t <= last for t in range(len(row.mask))], row.bootstrap_value)
 
 
-def real(x: Fraction) -> Any:
-    """A rational as a number of mpmath."""
-    return mpmath.mpf(x.numerator) / x.denominator
+def _on_rows(formula: Callable[..., Result], *, values: bool = True) -> Callable[..., list[list[Any]]]:
+    """The formula at every active position of a batch, None elsewhere."""
+
+    def of_batch(rewards: Any, *others: Any, **options: Any) -> list[list[Any]]:
+        columns = (rewards, *others) if values else (rewards, rewards, *others)
+        rows = [Row(*row) for row in zip(*columns, strict=True)]
+        results = [formula(row, **options) for row in rows]
+        return [
+            [result.get(t) for t in range(len(row.mask))] for row, result in zip(rows, results, strict=True)
+        ]
+
+    return of_batch
+
+
+def _whitened(x: Any, mask: Any, *, shift_mean: bool, ddof: int, eps: Fraction) -> list[list[Any]]:
+    places = [(b, t) for b, row in enumerate(mask) for t, active in enumerate(row) if active]
+    results = dict(zip(places, whiten([x[b][t] for b, t in places], shift_mean, ddof, eps), strict=True))
+    return [[results.get((b, t)) for t in range(len(row))] for b, row in enumerate(mask)]
+
+
+DEFINITIONS: dict[str, Callable[..., Any]] = {
+    "td_errors": _on_rows(td_errors),
+    "n_step_advantages": _on_rows(n_step_advantages),
+    "gae": _on_rows(gae),
+    "lambda_returns": _on_rows(lambda_returns),
+    "discounted_returns": _on_rows(discounted_returns, values=False),
+    "whiten": _whitened,
+}
+"""The operations of the protocol on nested lists."""

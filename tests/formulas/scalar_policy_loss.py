@@ -1,133 +1,146 @@
-"""The chapter `ppo` a second time: scalar loops from the text, in mpmath's numbers, with their gradients.
+"""The chapter `ppo` a second time: loops over single numbers, from the words of the clauses alone."""
 
-Where two sides of a bound meet, a gradient is the one that is not 0.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
-import mpmath
-import numpy as np
+from tests.formulas.scalar_importance_sampling import mean_log_ratio, ratio
+from tests.formulas.scalar_kl import softmax
+from tests.formulas.scalars import Number, constant, exp, larger, log, nearest, smaller, total
 
-number = mpmath.mpf
 
-
-def softmax(logits: Sequence[float], temperature: float) -> list[Any]:
-    """Probabilities of the vocabulary, 0 where the logit is -inf."""
-    weights = [
-        number(0) if z == -np.inf else mpmath.exp(number(float(z)) / number(temperature)) for z in logits
+def token_logprobs(logits: Any, tokens: Any, *, temperature: Fraction) -> list[list[Number]]:
+    """log p of the token at every position."""
+    return [
+        [log(distribution(z, temperature)[token]) for z, token in zip(*rows, strict=True)]
+        for rows in zip(logits, tokens, strict=True)
     ]
-    return [weight / mpmath.fsum(weights) for weight in weights]
 
 
-def logprob(logits: Sequence[float], token: int, temperature: float) -> tuple[Any, list[Any]]:
-    """A token's log-probability, and its gradient in the logits."""
-    p = softmax(logits, temperature)
-    slopes = [((1 if v == token else 0) - x) / number(temperature) for v, x in enumerate(p)]
-    return mpmath.log(p[token]), slopes
+def token_entropy(logits: Any, *, temperature: Fraction) -> list[list[Number]]:
+    """-Σ p log p at every position."""
+    return [
+        [-total(p * log(p) for p in distribution(z, temperature) if p > 0) for z in row] for row in logits
+    ]
 
 
-def entropy(logits: Sequence[float], temperature: float) -> tuple[Any, list[Any]]:
-    """A position's entropy, and its gradient in the logits."""
-    p = softmax(logits, temperature)
-    total = -mpmath.fsum(x * mpmath.log(x) for x in p if x > 0)
-    slopes = [-x * (mpmath.log(x) + total) / number(temperature) if x > 0 else number(0) for x in p]
-    return total, slopes
+def distribution(logits: Any, temperature: Fraction) -> list[Number]:
+    """The probabilities of a position: 0 where the logit is -∞."""
+    return softmax([z / temperature for z in logits])
 
 
-def weights(mask: Any, mode: str, horizon: float | None, empty_rows: str) -> list[list[Any]]:
-    """The weight of each token in the aggregate, 0 at masked positions."""
-    lengths = [sum(bool(active) for active in row) for row in mask]
-    rows = len(lengths) if empty_rows == "count" else sum(1 for length in lengths if length > 0)
-    span = number(len(mask[0]) if horizon is None else horizon)
-    found = []
-    for row, length in zip(mask, lengths, strict=True):
-        if mode == "token-mean":
-            weight = number(1) / max(sum(lengths), 1)
-        elif mode == "seq-mean-token-sum":
-            weight = number(1) / max(rows, 1)
-        elif mode == "seq-mean-token-mean":
-            weight = number(1) / max(rows, 1) / max(length, 1)
-        else:
-            weight = number(1) / max(rows, 1) / span
-        found.append([weight if active else number(0) for active in row])
+def divisors(mask: Any, mode: str, horizon: Any, empty_rows: str) -> list[Any]:
+    """What each row's tokens are divided by."""
+    lengths = [sum(row) for row in mask]
+    rows = len(mask) if empty_rows == "count" else max(sum(1 for length in lengths if length), 1)
+    return [
+        {
+            "token-mean": sum(lengths),
+            "seq-mean-token-sum": rows,
+            "seq-mean-token-mean": rows * length,
+            "seq-mean-token-sum-norm": rows * (len(mask[0]) if horizon is None else horizon),
+        }[mode]
+        for length in lengths
+    ]
+
+
+def aggregate(x: Any, mask: Any, *, mode: str, horizon: Any, empty_rows: str) -> Number:
+    """The sum of the active tokens' numbers, each over its divisor."""
+    each = divisors(mask, mode, horizon, empty_rows)
+    return total(x[i][t] / each[i] for i, t in active(mask))
+
+
+def objective(rho: Number, advantage: Any, low: Any, high: Any, dual: Any) -> Any:
+    """A token's min(ρA, clip(ρ) A), and at least cA where A < 0."""
+    lower = smaller(rho * advantage, nearest(rho, 1 - low, 1 + high) * advantage)
+    return lower if dual is None or advantage >= 0 else larger(lower, dual * advantage)
+
+
+def ratios(logprobs: Any, old_logprobs: Any, mask: Any, level: str, clamp: Any) -> list[Any]:
+    """The ratio of each active token of a row at a level."""
+    mean, found = mean_log_ratio(logprobs, old_logprobs, mask), []
+    for new, old, takes_part in zip(logprobs, old_logprobs, mask, strict=True):
+        if not takes_part:
+            found.append(None)
+        elif level == "token":
+            found.append(ratio(new - old, clamp))
+        elif level == "sequence":
+            found.append(ratio(mean, clamp))
+        else:  # the sequence's value, with the token's own logarithm to differentiate
+            found.append(ratio(constant(mean) + new - constant(new), clamp))
     return found
 
 
-def clipped(ratio: Any, advantage: Any, low: Any, high: Any, dual: float | None) -> tuple[Any, Any]:
-    """A token's objective, and its derivative in the ratio."""
-    if advantage >= 0:
-        bound = 1 + number(high)
-        return (ratio * advantage, advantage) if ratio <= bound else (bound * advantage, number(0))
-    if dual is not None and ratio > dual:
-        return number(dual) * advantage, number(0)
-    bound = 1 - number(low)
-    return (ratio * advantage, advantage) if ratio >= bound else (bound * advantage, number(0))
+def policy_loss(
+    logprobs: Any,
+    old_logprobs: Any,
+    advantages: Any,
+    mask: Any,
+    rollout_weights: Any,
+    *,
+    clip_low: Any,
+    clip_high: Any,
+    dual_clip: Any,
+    ratio_level: str,
+    aggregation: str,
+    horizon: Any,
+    empty_rows: str,
+    log_ratio_clip: Any,
+) -> Number:
+    """The aggregate of minus the weighted objectives."""
+    losses: list[list[Any]] = [[None] * len(row) for row in mask]
+    rhos = [
+        ratios(*rows, ratio_level, log_ratio_clip) for rows in zip(logprobs, old_logprobs, mask, strict=True)
+    ]
+    for i, t in active(mask):
+        gain = objective(rhos[i][t], advantages[i][t], clip_low, clip_high, dual_clip)
+        losses[i][t] = -gain * (1 if rollout_weights is None else rollout_weights[i][t])
+    return aggregate(losses, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows)
 
 
-def policy_loss(batch: dict[str, Any], **options: Any) -> tuple[Any, Any]:
-    """The clipped loss of a batch, and its gradient in the log-probabilities."""
-    mask, level, clamp = batch["mask"], options["ratio_level"], options["log_ratio_clip"]
-    shares = weights(mask, options["aggregation"], options["horizon"], options["empty_rows"])
-    loss, gradient = number(0), np.full(mask.shape, number(0), dtype=object)
-    for i, row in enumerate(mask):
-        active = [t for t, takes_part in enumerate(row) if takes_part]
-        changes = {t: _at(batch["logprobs"], i, t) - _at(batch["old_logprobs"], i, t) for t in active}
-        for t in active:
-            mean = mpmath.fsum(changes.values()) / len(active)
-            change = changes[t] if level == "token" else mean
-            ratio, slope = _ratio(change, clamp)
-            bounds = options["clip_low"], options["clip_high"], options["dual_clip"]
-            objective, steepness = clipped(ratio, _at(batch["advantages"], i, t), *bounds)
-            weight = number(1)
-            if batch["rollout_weights"] is not None:
-                weight = _at(batch["rollout_weights"], i, t)
-            loss -= shares[i][t] * weight * objective
-            for s in active if level == "sequence" else [t]:
-                part = number(len(active) if level == "sequence" else 1)
-                gradient[i, s] -= shares[i][t] * weight * steepness * slope / part
-    return loss, gradient
+def policy_metrics(
+    logprobs: Any,
+    old_logprobs: Any,
+    advantages: Any,
+    mask: Any,
+    *,
+    clip_low: Any,
+    clip_high: Any,
+    dual_clip: Any,
+) -> list[Any]:
+    """Means over active tokens: of log π_old - log π, of clips that act, of dual clips that act."""
+    changes, clips, duals = [], 0, 0
+    for i, t in active(mask):
+        change, advantage = logprobs[i][t] - old_logprobs[i][t], advantages[i][t]
+        rho = exp(change)
+        changes.append(-change)
+        clips += (advantage > 0 and rho > 1 + clip_high) or (advantage < 0 and rho < 1 - clip_low)
+        duals += dual_clip is not None and advantage < 0 and rho > dual_clip
+    count = max(len(changes), 1)
+    return [total(changes) / count, Fraction(clips, count), Fraction(duals, count)]
 
 
-def kl_penalty_loss(batch: dict[str, Any], coef: float, mode: str) -> tuple[Any, Any, Any]:
-    """The penalised loss of a batch, and its gradients in the log-probabilities and in the KL."""
-    mask = batch["mask"]
-    shares = weights(mask, mode, None, "count")
-    loss = number(0)
-    through_ratio, through_kl = (np.full(mask.shape, number(0), dtype=object) for _ in range(2))
-    for i, t in zip(*np.nonzero(mask), strict=True):
-        ratio = mpmath.exp(_at(batch["logprobs"], i, t) - _at(batch["old_logprobs"], i, t))
-        advantage = _at(batch["advantages"], i, t)
-        loss += shares[i][t] * (number(coef) * _at(batch["kl"], i, t) - ratio * advantage)
-        through_ratio[i, t] = -shares[i][t] * ratio * advantage
-        through_kl[i, t] = shares[i][t] * number(coef)
-    return loss, through_ratio, through_kl
+def kl_penalty_loss(
+    logprobs: Any, old_logprobs: Any, advantages: Any, kl: Any, mask: Any, *, kl_coef: Any, aggregation: str
+) -> Number:
+    """The aggregate of β KL - ρA."""
+    losses: list[list[Any]] = [[None] * len(row) for row in mask]
+    for i, t in active(mask):
+        losses[i][t] = kl_coef * kl[i][t] - exp(logprobs[i][t] - old_logprobs[i][t]) * advantages[i][t]
+    return aggregate(losses, mask, mode=aggregation, horizon=None, empty_rows="count")
 
 
-def metrics(
-    batch: dict[str, Any], *, clip_low: float, clip_high: float, dual_clip: float | None
-) -> dict[str, Any]:
-    """The three means over active tokens."""
-    found = {name: number(0) for name in ("approx_kl", "clip_fraction", "dual_clip_fraction")}
-    active = list(zip(*np.nonzero(batch["mask"]), strict=True))
-    for i, t in active:
-        change = _at(batch["logprobs"], i, t) - _at(batch["old_logprobs"], i, t)
-        ratio, advantage = mpmath.exp(change), _at(batch["advantages"], i, t)
-        found["approx_kl"] -= change / len(active)
-        too_high, too_low = ratio > 1 + number(clip_high), ratio < 1 - number(clip_low)
-        if (advantage > 0 and too_high) or (advantage < 0 and too_low):
-            found["clip_fraction"] += number(1) / len(active)
-        if dual_clip is not None and advantage < 0 and ratio > dual_clip:
-            found["dual_clip_fraction"] += number(1) / len(active)
-    return found
+def active(mask: Any) -> list[tuple[int, int]]:
+    """Positions that take part."""
+    return [(i, t) for i, row in enumerate(mask) for t, takes_part in enumerate(row) if takes_part]
 
 
-def _ratio(change: Any, clamp: float | None) -> tuple[Any, Any]:
-    """The ratio of a log-ratio, and its derivative."""
-    if clamp is not None and abs(change) > clamp:
-        return mpmath.exp(clamp if change > 0 else -number(clamp)), number(0)
-    return mpmath.exp(change), mpmath.exp(change)
-
-
-def _at(x: Any, i: int, t: int) -> Any:
-    return number(float(x[i, t]))
+DEFINITIONS: dict[str, Callable[..., Any]] = {
+    "token_logprobs": token_logprobs,
+    "token_entropy": token_entropy,
+    "aggregate": aggregate,
+    "policy_loss": policy_loss,
+    "policy_metrics": policy_metrics,
+    "kl_penalty_loss": kl_penalty_loss,
+}
+"""The operations of the protocol on nested lists."""

@@ -86,6 +86,17 @@ def test_nan_never_passes_and_infinity_only_beyond_the_largest_number() -> None:
     assert huge.distance((0, 0), -np.inf) == np.inf
 
 
+def test_certain_infinity_is_the_one_answer() -> None:
+    case = ordinary("token_logprobs", "float32", {}, 0)
+    logits, tokens = case.arguments["logits"], np.zeros_like(case.arguments["tokens"])
+    logits[..., 0] = -np.inf
+    allowed = permitted(case.with_arguments(logits=logits, tokens=tokens))
+    assert allowed.distance((0, 0), -np.inf) == 0.0
+    for other in (np.inf, np.nan, -3e38, 0.0):
+        assert allowed.distance((0, 0), other) == np.inf
+    assert allowed.bounds((0, 0)) == (-np.inf, -np.inf)
+
+
 def test_unbounded_interval_decides_nothing() -> None:
     case = ordinary("whiten", "float32", {}, 0).with_options(eps=0.0)
     flat = case.with_arguments(x=np.full((3, 5), 0.1))

@@ -196,6 +196,12 @@ EDITS = (
         thread="THUDM/slime#2114", clause="contract.pure",
     ),
     Edit(
+        "discounted_returns", "one buffer for the results of all calls",
+        "return returns",
+        "kept = vars(discounted_returns).setdefault(returns.shape, returns); kept[:] = returns; return kept",
+        clause="contract.pure",
+    ),
+    Edit(
         "discounted_returns", "arguments have to be writable",
         "following = bootstrap_value", "following = bootstrap_value; rewards.flags.writeable or 1 / 0",
         thread="NVIDIA-NeMo/RL#2787", clause="contract.pure",

@@ -1,0 +1,39 @@
+"""The conventions that libraries follow, as formulas: what `rlspec identify` tries, by operation."""
+
+from functools import cache
+
+from conformance.conventions import (
+    gae,
+    group,
+    importance_sampling,
+    kl,
+    policy_loss,
+    preference,
+    reward,
+    trust_region,
+    value_loss,
+)
+from conformance.conventions.family import Family, Hypothesis
+
+FAMILIES: dict[str, Family] = {
+    family.operation: family
+    for chapter in (
+        gae,
+        importance_sampling,
+        kl,
+        policy_loss,
+        value_loss,
+        reward,
+        preference,
+        group,
+        trust_region,
+    )
+    for family in chapter.FAMILIES
+}
+"""The readings of each operation, by its name."""
+
+
+@cache
+def hypotheses(operation: str) -> tuple[Hypothesis, ...]:
+    """The known variants of an operation: the reference with one convention changed."""
+    return tuple(FAMILIES[operation].edits())
