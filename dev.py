@@ -2,6 +2,8 @@
 
 python3 dev.py conformance [pytest arguments]    run the conformance suite, for example with --backend NAME
 python3 dev.py test [pytest arguments]           run everything that a change must pass
+python3 dev.py museum [--help]                   hold the suite against every wrong backend
+python3 dev.py alarms [--help]                   hold the suite against every right backend
 python3 dev.py constraints                       write constraints.txt anew, with the newest versions
 
 The first run makes .venv and installs into it; later runs start at once.
@@ -61,6 +63,18 @@ def test(arguments: list[str]) -> int:
             failed.append(name)
     say("failed: " + ", ".join(failed) if failed else "every step passed")
     return 1 if failed else 0
+
+
+def museum(arguments: list[str]) -> int:
+    """Run every wrong backend, and return 0 if the suite catches each of them."""
+    ensure_installed(TEST_EXTRAS)
+    return run(python("-m", "tests.wrong_backends.museum", *arguments))
+
+
+def alarms(arguments: list[str]) -> int:
+    """Run every right backend, and return 0 if the suite accuses none of them."""
+    ensure_installed(TEST_EXTRAS)
+    return run(python("-m", "tests.right_backends.alarms", *arguments))
 
 
 def constraints(arguments: list[str]) -> int:
@@ -234,6 +248,8 @@ def main(arguments: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "conformance": conformance,
         "test": test,
+        "museum": museum,
+        "alarms": alarms,
         "constraints": constraints,
     }
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
