@@ -26,9 +26,9 @@ TEXT = f"""\
 If every element of a result is off by a relative error larger than the first number, one of {INPUTS} ordinary
 inputs shows it (dense numbers of one scale, nothing masked); if it is larger than the second, any of them
 does. They differ where results cancel. The suite tries more inputs than these, and on exact ones (γ and λ in
-{{0, 1}} and small dyadic numbers, for example) sees every error there is. An answer 4 half widths away from the
-middle of its permitted interval fails for each operation and dtype. A dash: rounding alone may use up the
-result, and the interval of some input is unbounded.
+{{0, 1}} and small dyadic numbers, for example) sees every error there is. An answer 4 half widths away from
+the middle of its permitted interval fails for each operation and dtype. A dash: rounding alone may use up
+the result, and the interval of some input is unbounded.
 
 """
 
@@ -40,8 +40,8 @@ def certain(operation: str, dtype: str, seed: int) -> float:
     errors = [np.inf]
     for index in judged(case, balls):
         ball = balls[index].value
-        if ball.is_finite() and not ball.mid().is_zero():
-            errors.append(float(2 * ball.rad() / abs(ball.mid())))
+        if ball.is_finite() and ball != 0 and not ball.contains(0):
+            errors.append(float((2 * ball.rad() / abs(ball).lower()).upper()))
     return min(errors)
 
 

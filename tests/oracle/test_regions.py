@@ -51,7 +51,7 @@ def test_every_case_of_a_region(region: str) -> None:
 
 def test_every_region_is_looked_at() -> None:
     assert {*MASK_REGIONS, *SHAPE_REGIONS} <= set(OF_EVERY_CASE)
-    assert set(REGIONS) - set(OF_EVERY_CASE) == {"generic", "adversarial", "offset", "extremes"}
+    assert set(REGIONS) - set(OF_EVERY_CASE) == {"generic", "adversarial", "offset", "close", "extremes"}
 
 
 def test_more_than_one_row_is_drawn_where_rows_can_be_mixed_up() -> None:
@@ -82,6 +82,13 @@ def test_squares_that_lose_the_spread(dtype: str) -> None:
         assert (values % 1 == 0).all()
         last_place = values.min() ** 2 * 2 * FORMATS[dtype].unit_roundoff
         assert last_place >= 1 > np.var(values) / 4
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_a_few_roundings_apart(dtype: str) -> None:
+    scores = [case.arguments["scores"] for case in drawn("group_advantages", "close", dtype)]
+    spread = max(np.ptp(x) for x in scores)
+    assert 0.0 < spread < 2.0**8 * FORMATS[dtype].unit_roundoff
 
 
 def test_every_sign_of_the_advantage_meets_every_side_of_the_clip() -> None:
