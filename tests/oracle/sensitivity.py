@@ -28,7 +28,7 @@ inputs shows it (dense numbers of one scale, nothing masked); if it is larger th
 does. They differ where results cancel. The suite tries more inputs than these, and on exact ones (γ and λ in
 {{0, 1}} and small dyadic numbers, for example) sees every error there is. An answer 4 half widths away from
 the middle of its permitted interval fails for each operation and dtype. A dash: rounding alone may use up
-the result, and the interval of some input is unbounded.
+the result, so that the interval of such an input contains 0 or is unbounded.
 
 """
 
@@ -57,7 +57,7 @@ def table() -> pd.DataFrame:
 
 
 def _cell(errors: list[float]) -> str:
-    return f"{min(errors):.1e} / {max(errors):.1e}" if np.isfinite(errors).all() else "-"
+    return " / ".join("-" if np.isinf(x) else f"{x:.1e}" for x in (min(errors), max(errors)))
 
 
 def page() -> str:
