@@ -66,6 +66,7 @@ REGIONS: dict[str, str] = {
     "terminated": "bootstrap value 0, rows of different length",
     "truncated": "bootstrap value not 0, rows of different length",
     "offset": "whole numbers close to each other and far from 0: their squares lose what tells them apart",
+    "close": "numbers around 1 that differ by a few roundings, not many of them",
     "extremes": "log-ratios and log-weights up to ±800, logits of ±10⁴ and -∞ (one is finite), any mask",
 }
 
@@ -77,12 +78,14 @@ SHAPE_REGIONS = ("one-token", "one-row", "square")
 ORDINARY_SIZES = {"B": 3, "T": 5, "V": 4, "N": 4, "D": 3}
 
 
-def ordinary(operation: str, dtype: str, limits: Limits, seed: int = 0) -> Case:
+def ordinary(
+    operation: str, dtype: str, limits: Limits, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> Case:
     """A plain call: dense normal numbers, nothing masked, terminated rows, one value of each option."""
     rng, form = np.random.default_rng(seed), FORMATS[dtype]
     arguments: dict[str, Any] = {}
     for argument in OPERATIONS[operation].arguments:
-        shape = tuple(ORDINARY_SIZES[letter] for letter in argument.shape)
+        shape = tuple({**ORDINARY_SIZES, **(sizes or {})}[letter] for letter in argument.shape)
         arguments[argument.name] = _dense(argument, shape, form, rng, arguments)
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = np.zeros_like(arguments["bootstrap_value"])
@@ -196,6 +199,8 @@ def _argument(
         return form.round(others[argument.beside] - table[_bytes(draw, shape) % len(table)])
     if region == "offset":
         return 2.0 ** (form.precision // 2) + np.asarray(_bytes(draw, shape) % 4, dtype=np.float64)
+    if region == "close":
+        return 1.0 + 2.0 ** (6 - form.precision) * (_bytes(draw, shape) % 3)
     largest = max(form.largest**0.5 / (MAX_ROWS * MAX_TOKENS), 1.0)
     table = np.array(numbers_of(argument.domain, form, region == "exact", largest, region == "extremes"))
     numbers = np.asarray(table[_bytes(draw, shape) % len(table)])
@@ -209,6 +214,8 @@ def _shape(draw: Draw, region: str, max_tokens: int) -> tuple[int, int]:
     rows = 1 if region == "one-row" else _length(draw, ROWS, fewest, ROWS[-1])
     if region == "square":
         return rows, rows
+    if region == "close":
+        return min(rows, 5), draw.one_of(1, 2, 3)
     if region == "one-token":
         return rows, 1
     lengths = GENERIC_TOKENS if region == "generic" and max_tokens == MAX_TOKENS else TOKENS

@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from conformance.backend import Backend, Unusable
+from conformance.backend import Backend, BadCall, OutOfService, Unusable
 from conformance.identify import Identification, Miss, identify, missed
 from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
@@ -86,6 +87,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print(backend: Backend, arguments: argparse.Namespace) -> int:
+    try:
+        backend.round_trip(np.zeros(1), arguments.dtype)
+    except (BadCall, OutOfService) as error:
+        return _fail(f"backend {arguments.backend}: its arrays cannot hold {arguments.dtype}: {error}")
     names = [name for name in OPERATIONS if name in (arguments.operation or backend.provided)]
     missing = [name for name in names if name not in backend.provided]
     if missing:

@@ -4,7 +4,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -138,6 +138,17 @@ class Run:
         self.judge(case, got, allowed)
         if case.region == "generic":
             self.tally.grade = max(self.tally.grade, grade(case, got))
+
+    def at_default(self, case: Case, option: str) -> None:
+        """Leave an option out that has its default; a function that has none for it says so."""
+        given = {name: value for name, value in case.options.items() if name != option}
+        left_out = replace(case, options=given)
+        try:
+            self.backend.call(case.operation, case.arguments, given, case.dtype)
+        except BadCall as error:
+            if "missing 1 required keyword-only argument" in str(error):
+                raise Limited(f"{option} has no default") from error
+        self.conforms(left_out)
 
     def permitted_base(self, case: Case) -> Permitted:
         """The permitted set of a call that others are compared with; Unclear when it is wrong by itself."""

@@ -1,7 +1,6 @@
 """The clauses of the chapter `contract`: what holds of every operation."""
 
 import contextlib
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,11 @@ import numpy as np
 from conformance.answers import Answer, answers, hold
 from conformance.backend import Limited
 from conformance.cases import MASK_REGIONS, SHAPE_REGIONS, Case, ordinary
+from conformance.extremes import in_reach, with_slopes
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, judged, permitted, permitted_gradients
+from conformance.parts import denominator, part, parts, rows_of, with_a_part_without_tokens
 from conformance.run import Run
 from conformance.values import consistent, option_values
 from reference.numbers.formats import FORMATS
@@ -20,6 +21,10 @@ from reference.numbers.formats import FORMATS
 ANY_MASK = ("adversarial", "holes", "empty-rows")
 FEW_TOKENS = 7
 """Rows of a relation between calls, where length adds nothing."""
+MANY = 300
+"""More tokens, or rows, than a block of 256 threads has."""
+FEW = {"B": 1, "T": 1, "N": 1, "V": 2}
+"""The other lengths there."""
 
 
 def _having(*wanted: str) -> tuple[str, ...]:
@@ -54,7 +59,6 @@ EXTREME = tuple(
     )
 )
 """The operations that take log-ratios, log-weights, logits or scores of pairs."""
-LOSSES_OF_A_RATIO = ("policy_loss", "kl_penalty_loss", "grpo_loss")
 WITH_CONSTANTS = tuple(name for name, op in OPERATIONS.items() if op.constant or op.differentiable)
 WITH_OPTIONS = tuple(name for name, op in OPERATIONS.items() if op.options)
 
@@ -77,7 +81,6 @@ def test_masked_nonfinite(run: Run) -> None:
 @operations(*MASKED)
 def test_mask_holes(run: Run) -> None:
     """Holes anywhere, rows without any True, a batch without any True, one True in all; gradients too."""
-
     run.over(MASK_REGIONS, _conforms_and_differentiates_there(run))
 
 
@@ -107,10 +110,11 @@ def test_permutation(run: Run) -> None:
 
     def check(case: Case) -> None:
         operation = OPERATIONS[case.operation]
-        order = _another_order(_rows_of(case))
+        order = _another_order(rows_of(case))
         back = np.argsort(order)
         allowed, upstream = run.permitted_base(case), run.upstream(case)
-        slopes, permuted = _right_gradients(run, case, upstream), _part(case, order)
+        slopes = _right_gradients(run, case, upstream) if case.region == "generic" else {}
+        permuted = part(case, order)
         rows_of_their_own = bool(operation.result) and not operation.keys
         got = run.call(permuted)
         run.judge(case, got[back] if rows_of_their_own else got, allowed)
@@ -128,19 +132,19 @@ def test_parts_of_a_mean(run: Run) -> None:
     fixed = {"self_normalized": False} if run.operation == "importance_sampling_mean" else {}
 
     def check(case: Case) -> None:
-        whole = _with_a_part_without_tokens(case)
+        whole = with_a_part_without_tokens(case)
         run.permitted_base(whole)
         got, slopes = run.call(whole), _right_gradients(run, whole, run.upstream(whole))
         names = OPERATIONS[case.operation].keys or ("result",)
         sums = dict.fromkeys(names, Answer.of(0))
-        for rows in _parts(_rows_of(whole)):
-            part = _part(whole, rows)
-            found = answers(run.call(part), permitted(part))
-            sums = {n: sums[n] + _denominator(part) * x for n, x in zip(names, found.flat, strict=True)}
+        for rows in parts(rows_of(whole)):
+            piece = part(whole, rows)
+            found = answers(run.call(piece), permitted(piece))
+            sums = {n: sums[n] + denominator(piece) * x for n, x in zip(names, found.flat, strict=True)}
             if slopes:
-                run.differentiates(part)
+                run.differentiates(piece)
         told = {f"Σ over parts of {name} · denominator": x for name, x in sums.items()}
-        hold(run, whole, told, f"whole      · its denominator: {(_denominator(whole) * got).tolist()!r}")
+        hold(run, whole, told, f"whole      · its denominator: {(denominator(whole) * got).tolist()!r}")
 
     run.over(("exact", "empty-rows"), check, FEW_TOKENS, **fixed)
 
@@ -151,22 +155,21 @@ def test_parts_of_rows(run: Run) -> None:
     """The rows of a part are those of the whole."""
 
     def check(case: Case) -> None:
-        whole = _with_a_part_without_tokens(case)
+        whole = with_a_part_without_tokens(case)
         allowed = run.permitted_base(whole)
-        for rows in _parts(_rows_of(whole)):
-            part = _part(whole, rows)
+        for rows in parts(rows_of(whole)):
+            piece = part(whole, rows)
             its_own = Permitted(allowed.balls[rows], allowed.exact[rows], allowed.format)
-            run.judge(part, run.call(part), its_own)
+            run.judge(piece, run.call(piece), its_own)
 
-    run.over(("exact", "empty-rows"), check, FEW_TOKENS)
+    run.over(("empty-rows",), check, FEW_TOKENS)
 
 
 @clauses("contract.extremes")
 @operations(*EXTREME)
 def test_extremes(run: Run) -> None:
     """Log-ratios of ±30, ±90, ±800, logits of ±10⁴ and -∞, scores 10³ apart: values and gradients."""
-
-    run.over(("extremes",), _conforms_and_differentiates_there(run, _in_reach, _with_slopes), FEW_TOKENS)
+    run.over(("extremes",), _conforms_and_differentiates_there(run, in_reach, with_slopes), FEW_TOKENS)
 
 
 @clauses("contract.constants")
@@ -214,7 +217,7 @@ def test_options_used(run: Run) -> None:
                 story = f"{name}={other!r} and {name}={value!r} give the same: {name} is ignored"
                 run.seen(case, not same, story)
 
-    run.over(("generic", "holes", "truncated", "empty-rows"), check, FEW_TOKENS)
+    run.over(("generic", "holes", "empty-rows"), check, FEW_TOKENS)
 
 
 @clauses("contract.pure")
@@ -241,6 +244,17 @@ def test_pure(run: Run) -> None:
 def test_shapes(run: Run) -> None:
     """B = T, B = 1, T = 1, N = 1, a group of one: no silent broadcast; shape, dtype, device as stated."""
     run.over(SHAPE_REGIONS, run.conforms_there)
+
+
+@clauses("contract.shapes")
+@operations(*BATCHED)
+def test_many(run: Run) -> None:
+    """A long row, then many rows: no token and no row is left out, in value and gradient."""
+    run.tally.expected = 2
+    check = _conforms_and_differentiates_there(run)
+    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}):
+        limits = run.backend.limits(run.operation)
+        run.count(check, ordinary(run.operation, run.dtype, limits, sizes={**FEW, **sizes}))
 
 
 def _masked_values_do_not_matter(run: Run, case: Case, fillings: tuple[float, ...]) -> None:
@@ -345,102 +359,9 @@ def _gradients(run: Run, case: Case, names: list[str], upstream: np.ndarray) -> 
     return {}
 
 
-def _rows_of(case: Case) -> int:
-    return len(next(iter(case.arguments.values())))
-
-
 def _another_order(rows: int) -> np.ndarray:
     """An order of the rows that leaves none of three or more, nor of two, where it is."""
     return np.roll(np.arange(rows), 1)
-
-
-def _part(case: Case, rows: np.ndarray) -> Case:
-    """The call with some of the rows, in this order, their ids among them."""
-    chosen = {name: None if x is None else x[rows] for name, x in case.arguments.items()}
-    return case.with_arguments(**chosen)
-
-
-def _parts(rows: int) -> list[np.ndarray]:
-    """Cut the rows into up to three parts of different size."""
-    parts = np.split(np.arange(rows), [1, (rows + 1) // 2])
-    return [part for part in parts if len(part)]
-
-
-def _with_a_part_without_tokens(case: Case) -> Case:
-    """Mask the first row, which is a part of its own, where others are left."""
-    if "mask" not in case.arguments or _rows_of(case) == 1:
-        return case
-    mask = case.arguments["mask"].copy()
-    mask[0] = False
-    return case.with_arguments(mask=mask)
-
-
-def _denominator(case: Case) -> int:
-    """What the mean of a call divides by: tokens, rows, or pairs; a horizon is the same for all parts."""
-    mask = case.arguments.get("mask")
-    if mask is None:
-        return _rows_of(case)
-    mode = case.options.get("aggregation", case.options.get("mode", "token-mean"))
-    if mode == "token-mean":
-        return int(mask.sum())
-    return int(mask.any(axis=1).sum()) if case.options.get("empty_rows") == "drop" else len(mask)
-
-
-def _in_reach(case: Case) -> Case:
-    """Bring exponentials that no clamp bounds, and that are added up, into the range of the dtype.
-
-    What is left open there is whether a formula whose exponential has overflowed gives ∞ or, by 0 · ∞ or
-    ∞ - ∞, NaN; and whether a probability that underflows is one at which a divergence is infinite.
-    """
-    largest = FORMATS[case.dtype].largest
-    arguments, reach = dict(case.arguments), math.log(largest) / 2
-    if case.operation == "reward_model_loss":
-        arguments = {name: np.sign(x) * FORMATS[case.dtype].round(1e3) for name, x in arguments.items()}
-    if "ref_logits" in arguments:
-        likely = arguments["logits"].max(axis=-1, keepdims=True)
-        certain = np.isneginf(arguments["ref_logits"]) & ~np.isneginf(arguments["logits"])
-        arguments["logits"] = np.where(certain, likely, arguments["logits"])
-    if case.options.get("self_normalized") is False:
-        arguments["log_weights"] = np.minimum(arguments["log_weights"], math.floor(reach))
-    if case.operation in LOSSES_OF_A_RATIO and (case.options.get("log_ratio_clip") or np.inf) > reach:
-        arguments["old_logprobs"] = _within(case, "old_logprobs", -np.inf, reach)
-    if case.operation in ("grpo_loss", "shaped_rewards"):
-        low, high = {
-            "k1": (-np.inf, np.inf), "abs": (-np.inf, np.inf), "k2": (-(largest**0.5), largest**0.5),
-            "k3": (-reach, np.inf),
-        }[case.options.get("estimator", "k3")]  # fmt: skip
-        arguments["ref_logprobs"] = _within(case, "ref_logprobs", low, high)
-    return case.with_arguments(**arguments)
-
-
-def _within(case: Case, beside: str, low: float, high: float) -> np.ndarray:
-    """Log-probabilities whose log-ratio lies between two bounds, rounded towards 0 to whole numbers."""
-    logprobs, others = case.arguments["logprobs"], case.arguments[beside]
-    log_ratio = logprobs - others
-    outside = (log_ratio < low) | (log_ratio > high)
-    clipped = np.trunc(np.clip(log_ratio, low, high))
-    return np.where(outside, FORMATS[case.dtype].round(logprobs - clipped), others)
-
-
-def _with_slopes(case: Case) -> Case:
-    """Leave out what is left open of gradients.
-
-    That is a token of probability 0, an infinite KL, and an exponential that overflows although upstream
-    would bring the product back into the range of the dtype.
-    """
-    arguments, options, form = dict(case.arguments), case.options, FORMATS[case.dtype]
-    reach = math.log(form.largest) / 2
-    unclamped = (options.get("log_ratio_clip") or np.inf) > reach
-    if "tokens" in arguments:
-        chosen = np.take_along_axis(arguments["logits"], arguments["tokens"][..., None], axis=-1)[..., 0]
-        arguments["tokens"] = np.where(np.isneginf(chosen), 0, arguments["tokens"])
-    if "ref_logits" in arguments:
-        arguments["ref_logits"] = np.maximum(arguments["ref_logits"], form.round(-1e4))
-    if case.operation in ("importance_ratio", "sequence_importance_ratio") and unclamped:
-        arguments["old_logprobs"] = _within(case, "old_logprobs", -np.inf, reach)
-    if case.operation == "kl_estimate" and unclamped and options["value_clip"] is None:
-        arguments["ref_logprobs"] = _within(case, "ref_logprobs", -reach, np.inf)
-    return case.with_arguments(**arguments)
 
 
 def _apart(case: Case, allowed: Permitted, other: Permitted, got: np.ndarray) -> bool:

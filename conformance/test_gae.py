@@ -207,7 +207,20 @@ def test_unbiased_on_a_tree(run: Run) -> None:
 @operations("whiten")
 def test_whiten(run: Run) -> None:
     """(x - mean) / √(var + eps) over all active positions."""
-    run.over((*VALUE_REGIONS, "offset"), run.conforms)
+    run.over((*VALUE_REGIONS, "offset", "close"), run.conforms)
+
+
+@clauses("gae.whitening")
+@operations("whiten")
+def test_whiten_outlier(run: Run) -> None:
+    """One value beside many equal ones is many deviations away from them, and nothing is clipped."""
+
+    def check(case: Case) -> None:
+        x = np.full((4, 16), case.arguments["x"][0, 0])
+        x[-1, -1] += 4.0
+        run.conforms(case.with_arguments(x=x, mask=np.ones(x.shape, dtype=bool)))
+
+    run.over(("exact",), check)
 
 
 @clauses("gae.whitening")

@@ -2,26 +2,39 @@
 
 import numpy as np
 
-from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
+from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.run import Run
 from conformance.zones import CLIPS, with_every_group, with_every_ratio
 
 ADVANTAGES = ("group_advantages", "rloo_advantages")
+MANY_GROUPS = 80
+NAMES = ((907, 3, 88), (-1, 1, 0), (-(2**62), 2**62, 2**62 + 1))
+"""Ids of three groups; two of the last are one number in 32 bits, in float64, and without their sign."""
 
 
 @clauses("grpo.advantage")
 @operations("group_advantages")
 def test_group_advantages(run: Run) -> None:
     """(r - mean)/(std + eps), or r - mean."""
-    run.over(VALUE_REGIONS, run.conforms)
+    run.over((*VALUE_REGIONS, "offset", "close"), run.conforms)
 
 
 @clauses("grpo.leave-one-out")
 @operations("rloo_advantages")
 def test_leave_one_out(run: Run) -> None:
     """The reward less the mean of the others'."""
-    run.over(VALUE_REGIONS, run.conforms)
+    run.over((*VALUE_REGIONS, "offset", "close"), run.conforms)
+
+
+@clauses("grpo.advantage", "grpo.leave-one-out")
+@operations(*ADVANTAGES)
+def test_many_groups(run: Run) -> None:
+    """Groups of two and three among each other: none is left out, however many there are."""
+    run.tally.expected = 1
+    limits, sizes = run.backend.limits(run.operation), {"B": 2 * MANY_GROUPS + MANY_GROUPS // 2}
+    case = ordinary(run.operation, run.dtype, limits, sizes=sizes)
+    run.count(run.conforms, case.with_arguments(group_ids=np.arange(sizes["B"]) % MANY_GROUPS))
 
 
 @clauses("grpo.invariances")
@@ -31,12 +44,28 @@ def test_ids_are_names(run: Run) -> None:
 
     def check(case: Case) -> None:
         ids = case.arguments["group_ids"]
-        renamed = case.with_arguments(group_ids=np.array([907, 3, 88])[ids])
         allowed = run.permitted_base(case)
-        run.judge(renamed, run.call(renamed), allowed)
+        for names in NAMES:
+            renamed = case.with_arguments(group_ids=np.array(names)[ids])
+            run.judge(renamed, run.call(renamed), allowed)
         order = np.argsort(ids, kind="stable")
         sorted_rows = case.with_arguments(scores=case.arguments["scores"][order], group_ids=ids[order])
         run.judge(sorted_rows, run.call(sorted_rows)[np.argsort(order)], allowed)
+
+    run.over(("generic", "adversarial"), check)
+
+
+@clauses("grpo.invariances")
+@operations(*ADVANTAGES)
+def test_other_groups(run: Run) -> None:
+    """NaN and infinity stay in the group that they are in."""
+
+    def check(case: Case) -> None:
+        allowed, clean = run.permitted_base(case), run.call(case)
+        ids, scores = case.arguments["group_ids"], case.arguments["scores"]
+        for filling in (np.nan, np.inf):
+            others = case.with_arguments(scores=np.where(ids == ids[0], scores, filling))
+            run.judge(others, np.where(ids == ids[0], run.call(others), clean), allowed)
 
     run.over(("generic", "adversarial"), check)
 
@@ -53,6 +82,8 @@ def test_equal_rewards(run: Run) -> None:
         run.seen(equal, not got.any(), f"got {got.tolist()}, expected exactly 0")
 
     run.over(VALUE_REGIONS, check)
+    if run.operation == "group_advantages":
+        run.over(VALUE_REGIONS, check, eps=0.0)
 
 
 @clauses("grpo.invariances", "grpo.zero-variance-rounding")
@@ -73,6 +104,8 @@ def test_group_of_one(run: Run) -> None:
         run.seen(alone, not got.any(), f"got {got.tolist()}, expected exactly 0")
 
     run.over(VALUE_REGIONS, check)
+    if run.operation == "group_advantages":
+        run.over(VALUE_REGIONS, check, eps=0.0)
 
 
 @clauses("grpo.loss")

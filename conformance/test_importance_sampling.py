@@ -1,5 +1,7 @@
 """The clauses of the chapter `importance_sampling`: ratios, truncated weights, weighted means."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
@@ -35,6 +37,8 @@ def test_log_ratio_clamp(run: Run) -> None:
 
     for bound in (20.0, 0.5):
         run.over(RATIO_REGIONS, check, log_ratio_clip=bound)
+    run.over(("extremes",), run.conforms, log_ratio_clip=None)
+    run.over(("extremes",), lambda case: run.at_default(case, "log_ratio_clip"), log_ratio_clip=20.0)
 
 
 @clauses("is.ratio", "is.log-ratio-clamp")
@@ -76,8 +80,15 @@ def test_sequence_ratio(run: Run) -> None:
 @clauses("is.sequence-ratio-gradient")
 @operations("sequence_importance_ratio")
 def test_gradient_of_sequence_ratio(run: Run) -> None:
-    """s/N at each active token."""
-    run.over((*VALUE_REGIONS, *MASK_REGIONS), run.differentiates)
+    """s/N at each active token, and exactly 0 at all others."""
+
+    def check(case: Case) -> None:
+        run.differentiates(case)
+        found = run.gradients(case, ["logprobs"], run.upstream(case))["logprobs"]
+        masked = np.where(case.arguments["mask"], 0.0, found)
+        run.seen(case, not masked.any(), f"gradient at masked positions: {masked.tolist()}, expected 0")
+
+    run.over((*VALUE_REGIONS, *MASK_REGIONS), check)
 
 
 @clauses("is.truncated")
@@ -86,18 +97,18 @@ def test_truncated_weights(run: Run) -> None:
     """min(w, C), or w where it is at most C and 0 elsewhere."""
     for mode in ("truncate", "mask"):
         run.over(VALUE_REGIONS, run.conforms, mode=mode)
+    run.over(("generic",), lambda case: run.at_default(case, "mode"), mode="truncate")
 
 
 @clauses("is.truncated-overflow")
 @operations("truncated_importance_weights")
 def test_truncated_weights_beyond_the_dtype(run: Run) -> None:
-    """A weight that overflows is larger than any cap; one that underflows is 0."""
+    """A weight that overflows is larger than any cap; one that underflows, or that was ruled out, is 0."""
 
     def check(case: Case) -> None:
         run.conforms(case)
-        rollout = np.array(case.arguments["rollout_logprobs"])
-        rollout[0, 0] = -np.inf
-        run.conforms(case.with_arguments(rollout_logprobs=rollout))
+        for name in ("rollout_logprobs", "old_logprobs"):
+            run.conforms(case.with_arguments(**{name: _first_is_minus_infinity(case, name)}))
 
     for mode in ("truncate", "mask"):
         run.over(("extremes",), check, mode=mode)
@@ -106,15 +117,16 @@ def test_truncated_weights_beyond_the_dtype(run: Run) -> None:
 @clauses("is.estimator")
 @operations("importance_sampling_mean")
 def test_estimator(run: Run) -> None:
-    """Σ w f / N."""
-    run.over(VALUE_REGIONS, run.conforms, self_normalized=False)
+    """Σ w f / N, samples of weight 0 included."""
+    run.over(VALUE_REGIONS, _with_a_weight_of_0(run), self_normalized=False)
+    run.over(("generic",), lambda case: run.at_default(case, "self_normalized"), self_normalized=False)
 
 
 @clauses("is.self-normalised")
 @operations("importance_sampling_mean")
 def test_self_normalised(run: Run) -> None:
     """Σ w f / Σ w."""
-    run.over(VALUE_REGIONS, run.conforms, self_normalized=True)
+    run.over(VALUE_REGIONS, _with_a_weight_of_0(run), self_normalized=True)
 
 
 @clauses("is.self-normalised-shift")
@@ -127,7 +139,9 @@ def test_shift_of_log_weights(run: Run) -> None:
             # Multiples of 8 below 1024 are numbers of every dtype: the shift rounds nothing.
             unmoved = np.clip(np.round(case.arguments["log_weights"]), -8, 8) * 8
             moved = case.with_arguments(log_weights=unmoved + shift // 8 * 8)
-            run.judge(moved, run.call(moved), permitted(case.with_arguments(log_weights=unmoved)))
+            got = run.call(moved)
+            run.seen(moved, bool(np.isfinite(got).all()), f"got {got.tolist()}, expected a finite number")
+            run.judge(moved, got, permitted(moved))
 
     fixed = {"self_normalized": True} if run.operation == "importance_sampling_mean" else {}
     run.over(("generic", "adversarial"), check, **fixed)
@@ -137,4 +151,22 @@ def test_shift_of_log_weights(run: Run) -> None:
 @operations("effective_sample_size")
 def test_effective_sample_size(run: Run) -> None:
     """(Σ w)² / Σ w²."""
-    run.over(VALUE_REGIONS, run.conforms)
+    run.over(VALUE_REGIONS, _with_a_weight_of_0(run))
+
+
+def _with_a_weight_of_0(run: Run) -> Callable[[Case], None]:
+    """Check a case, and again with a weight of 0 in front of others."""
+
+    def check(case: Case) -> None:
+        run.conforms(case)
+        if len(case.arguments["log_weights"]) > 1:
+            run.conforms(case.with_arguments(log_weights=_first_is_minus_infinity(case, "log_weights")))
+
+    return check
+
+
+def _first_is_minus_infinity(case: Case, name: str) -> np.ndarray:
+    """An argument whose first number is -∞."""
+    changed = np.array(case.arguments[name])
+    changed.flat[0] = -np.inf
+    return changed

@@ -1,27 +1,39 @@
 """The clauses of the chapter `kl`: estimators, clamps, gradients, the full divergence, coefficients."""
 
+import itertools
+
 import numpy as np
 
-from conformance.cases import VALUE_REGIONS, Case
+from conformance.cases import VALUE_REGIONS, Case, ordinary
+from conformance.extremes import with_slopes
 from conformance.marks import clauses, operations
 from conformance.oracle import permitted
 from conformance.run import Run
+from conformance.values import option_values
 
 RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
+ESTIMATORS = ("k1", "k2", "k3", "abs")
+MANY = 300
+"""More tokens of a vocabulary than a block of 256 threads has."""
 
 
 @clauses("kl.estimators")
 @operations("kl_estimate")
 def test_estimates(run: Run) -> None:
     """k1 = ℓ, k2 = ℓ²/2, k3 = e^{-ℓ} - 1 + ℓ, abs = |ℓ|."""
-    run.over(VALUE_REGIONS, run.conforms)
+    run.over(("exact",), run.conforms)
+    for estimator in ESTIMATORS:
+        run.over(("generic", "adversarial"), run.conforms, estimator=estimator)
+    run.over(("generic",), lambda case: run.at_default(case, "estimator"), estimator="k1")
 
 
 @clauses("kl.estimator-gradients")
 @operations("kl_estimate")
 def test_gradients_of_estimates(run: Run) -> None:
     """1, ℓ, 1 - e^{-ℓ} and the sign of ℓ."""
-    run.over(VALUE_REGIONS, run.differentiates)
+    run.over(("exact", "adversarial"), run.differentiates)
+    for estimator in ESTIMATORS:
+        run.over(("generic",), run.differentiates, estimator=estimator)
 
 
 @clauses("kl.clamps")
@@ -36,12 +48,23 @@ def test_clamps(run: Run) -> None:
     for bound in (20.0, 0.5, None):
         run.over(RATIO_REGIONS, check, log_ratio_clip=bound, value_clip=10.0)
 
+    def check_unclamped(case: Case) -> None:
+        run.conforms(case)
+        run.differentiates(with_slopes(case))
+
+    run.over(("extremes",), check_unclamped, estimator="k3", log_ratio_clip=None, value_clip=None)
+    run.over(("extremes",), lambda case: run.at_default(case, "log_ratio_clip"), log_ratio_clip=None)
+    run.over(("extremes",), lambda case: run.at_default(case, "value_clip"), value_clip=None)
+
 
 @clauses("kl.full")
 @operations("kl_divergence")
 def test_full_divergence(run: Run) -> None:
-    """Σ π (log π - log π_ref) over the vocabulary."""
+    """Σ π (log π - log π_ref) over the vocabulary, however large it is."""
     run.over(VALUE_REGIONS, run.conforms)
+    limits = run.backend.limits(run.operation)
+    run.tally.expected += 1
+    run.count(run.conforms, ordinary(run.operation, run.dtype, limits, sizes={"B": 1, "T": 1, "V": MANY}))
 
 
 @clauses("kl.full-gradient")
@@ -94,14 +117,23 @@ def test_shift(run: Run) -> None:
 @operations("adaptive_kl_coef")
 def test_adaptive_coefficient(run: Run) -> None:
     """Halved below the target's band, doubled above it, kept inside and on its bounds."""
-    run.over(("exact", "generic"), run.conforms)
+    _over_errors(run)
 
 
 @clauses("kl.proportional-coefficient")
 @operations("proportional_kl_coef")
 def test_proportional_coefficient(run: Run) -> None:
-    """The relative error is clipped to ±0.2."""
-    run.over(("exact", "generic"), run.conforms)
+    """The relative error is clipped to ±0.2; over many steps the coefficient changes its sign."""
+    _over_errors(run)
+    run.over(("generic",), run.conforms, coef=0.5, kl=0.0, horizon=64.0, n_steps=1000.0)
+
+
+def _over_errors(run: Run) -> None:
+    """Every divergence beside every target that the tables have."""
+    for region in ("exact", "generic"):
+        kls, targets = (option_values(run.operation, name, region == "exact") for name in ("kl", "target"))
+        for kl, target in itertools.product(kls, targets):
+            run.over((region,), run.conforms, kl=kl, target=target)
 
 
 def _without_last(logits: np.ndarray) -> np.ndarray:

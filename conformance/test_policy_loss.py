@@ -8,13 +8,15 @@ from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.run import Run
-from conformance.values import MODES
-from conformance.zones import CLIPS, with_every_ratio
+from conformance.values import MODES, option_values
+from conformance.zones import CLIPS, SIGNS, with_every_ratio
 from reference.numbers.formats import FORMATS
 
 LOSSES = ("policy_loss", "kl_penalty_loss")
-BEYOND_BLOCKS = ({"B": 2, "T": 1031, "V": 3}, {"B": 131, "T": 7, "V": 2}, {"B": 1, "T": 2, "V": 2053})
+BEYOND_BLOCKS = ({"B": 1, "T": 1031, "V": 2}, {"B": 131, "T": 5, "V": 2}, {"B": 1, "T": 2, "V": 1031})
 """A long row, many rows, a large vocabulary: each more than a block of a kernel, and no multiple of one."""
+VARIED = {"aggregate": "mode", "policy_loss": "ratio_level", "kl_penalty_loss": "aggregation"}
+"""The option that decides what is summed up."""
 
 
 @clauses("ppo.token-logprobs")
@@ -254,9 +256,27 @@ def test_metrics(run: Run) -> None:
 @operations("policy_metrics")
 def test_metrics_in_every_zone(run: Run) -> None:
     """Each sign of A with ρ in each zone and on each bound, all in one batch."""
+
+    def check(case: Case) -> None:
+        run.conforms(with_every_ratio(case))
+
     for low, high, dual in CLIPS:
-        fixed = {"clip_low": low, "clip_high": high, "dual_clip": dual}
-        run.over(("exact", "generic"), lambda case: run.conforms(with_every_ratio(case)), **fixed)
+        run.over(("exact", "generic"), check, clip_low=low, clip_high=high, dual_clip=dual)
+
+
+@clauses("ppo.clip-cases", "ppo.clip-asymmetric", "ppo.dual-clip", "ppo.metrics")
+@operations("policy_loss", "policy_metrics")
+def test_beside_the_bounds(run: Run) -> None:
+    """Each sign of A on either side of each bound, as near to it as the dtype can tell."""
+
+    def check(case: Case) -> None:
+        beside = _beside_the_bounds(case)
+        run.conforms(beside)
+        if run.operation == "policy_loss":
+            run.differentiates(beside)
+
+    for low, high, dual in CLIPS:
+        run.over(("one-token",), check, clip_low=low, clip_high=high, dual_clip=dual)
 
 
 @clauses("ppo.token-logprobs", "ppo.entropy", "ppo.aggregation", "ppo.clip", "ppo.metrics", "ppo.kl-penalty")
@@ -270,9 +290,26 @@ def test_more_than_a_block(run: Run) -> None:
             run.differentiates(case)
 
     limits = run.backend.limits(run.operation)
-    run.tally.expected = len(BEYOND_BLOCKS)
+    option = VARIED.get(run.operation, "")
+    values = limits.get(option, option_values(run.operation, option))
     for seed, sizes in enumerate(BEYOND_BLOCKS):
-        run.count(check, _enlarged(ordinary(run.operation, run.dtype, limits, seed), sizes))
+        case = _enlarged(ordinary(run.operation, run.dtype, limits, seed), sizes)
+        for variant in [case.with_options(**{option: value}) for value in values] or [case]:
+            run.tally.expected += 1
+            run.count(check, variant)
+
+
+def _beside_the_bounds(case: Case) -> Case:
+    """A token for each bound, side of it and sign of A, further off than a few operations may lose."""
+    form, options = FORMATS[case.dtype], case.options
+    bounds = [np.log1p(-options["clip_low"])] if options["clip_low"] < 1 else []
+    bounds += [np.log1p(options["clip_high"]), np.log(options["dual_clip"] or 2.0)]
+    sides = [bound * (1 + k * form.unit_roundoff) for bound in bounds for k in (64, -64)]
+    log_ratios, signs = (x.reshape(-1, 1) for x in np.meshgrid(form.round(np.array(sides)), SIGNS))
+    new, old = np.minimum(log_ratios, 0.0), np.minimum(-log_ratios, 0.0)
+    weights = None if case.arguments.get("rollout_weights") is None else np.full(new.shape, 0.5)
+    found = {"logprobs": new, "old_logprobs": old, "advantages": signs, "mask": np.full(new.shape, True)}
+    return case.with_arguments(**found, **({} if weights is None else {"rollout_weights": weights}))
 
 
 def _enlarged(case: Case, sizes: dict[str, int]) -> Case:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from conformance.backend import Limited
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
@@ -24,6 +25,21 @@ def test_stops(run: Run) -> None:
     def check(case: Case) -> None:
         run.conforms(case.with_arguments(b=np.zeros_like(case.arguments["b"])))
         run.conforms(case.with_options(tol=1e6))
+
+    run.over(REGIONS, check)
+
+
+@clauses("trpo.conjugate-gradient-stop")
+@operations("conjugate_gradient")
+def test_tolerance(run: Run) -> None:
+    """The norm of the residual itself, not its square, nor a part of the norm of b."""
+
+    def check(case: Case) -> None:
+        for scale in (0.125, 4.0):
+            b = scale * case.arguments["b"]
+            for share in (0.75, 1.5):
+                tol = share * float(np.linalg.norm(b))
+                run.conforms(_at(run, case.with_arguments(b=b), tol=tol))
 
     run.over(REGIONS, check)
 
@@ -58,13 +74,68 @@ def test_line_search(run: Run) -> None:
 @clauses("trpo.line-search")
 @operations("backtracking_line_search")
 def test_no_point_is_accepted(run: Run) -> None:
-    """No improvement anywhere, or NaN: the parameters, without a bit changed."""
+    """No improvement anywhere: the parameters, without a bit changed."""
 
     def check(case: Case) -> None:
-        for slope in (0.0, np.nan):
-            stays = case.with_arguments(slope=np.full_like(case.arguments["slope"], slope))
-            got = run.call(stays)
-            same = np.array_equal(got, case.arguments["parameters"])
-            run.seen(stays, same, f"got {got.tolist()}, expected the parameters, bit by bit")
+        stays = case.with_arguments(slope=np.zeros_like(case.arguments["slope"]))
+        got = run.call(stays)
+        same = np.array_equal(got, case.arguments["parameters"])
+        run.seen(stays, same, f"got {got.tolist()}, expected the parameters, bit by bit")
 
     run.over(("exact", "generic", "adversarial"), check)
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
+def test_line_search_on_the_bounds(run: Run) -> None:
+    """A KL of max_kl is accepted, one above it is not; an improvement of 0 is none."""
+
+    def check(case: Case) -> None:
+        step = np.sign(case.arguments["full_step"])
+        force = case.arguments["matrix"] @ step
+        kl = float(step @ force) / 2
+        at_the_bound = case.with_arguments(full_step=step, slope=force)
+        run.conforms(_at(run, at_the_bound, max_kl=kl))
+        run.conforms(_at(run, at_the_bound, max_kl=0.75 * kl))
+        run.conforms(_at(run, at_the_bound.with_arguments(slope=force / 2), max_kl=kl))
+
+    run.over(("exact",), check)
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
+def test_line_search_to_the_end(run: Run) -> None:
+    """Each step that is allowed is tried, and none beyond; otherwise no bit of the parameters changes."""
+
+    def check(case: Case) -> None:
+        step = np.sign(case.arguments["full_step"])
+        force = case.arguments["matrix"] @ step
+        kl, shorter = float(step @ force) / 2, case.options["backtrack"] ** 2
+        for tries in (case.options["max_steps"] - 1, case.options["max_steps"]):
+            within_after_tries = case.with_arguments(full_step=step, slope=force)
+            run.conforms(_at(run, within_after_tries, max_kl=kl * shorter**tries))
+
+    run.over(("exact",), check, max_steps=3)
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
+def test_line_search_without_numbers(run: Run) -> None:
+    """An improvement or a KL that is NaN is not accepted: the parameters stay as they are."""
+
+    def check(case: Case) -> None:
+        for name in ("slope", "matrix"):
+            unknown = case.with_arguments(**{name: np.full_like(case.arguments[name], np.nan)})
+            got = run.call(unknown)
+            same = np.array_equal(got, case.arguments["parameters"])
+            run.seen(unknown, same, f"got {got.tolist()}, expected the parameters as they were")
+
+    run.over(("exact",), check)
+
+
+def _at(run: Run, case: Case, **options: float) -> Case:
+    """The case with options at values of its own, where the backend can vary them."""
+    for name in options:
+        if name in run.backend.limits(run.operation):
+            raise Limited(f"{name} cannot be varied")
+    return case.with_options(**options)

@@ -119,13 +119,15 @@ class Server:
         return [] if same else [f"the result of the call before, of {earlier}"]
 
     def _array(self, x: Any, dtype: str, layout: str) -> Any:
+        """Convert an argument; "strided" makes it a view with other numbers before, between and behind."""
         if x is None:
             return None
         dtype = dtype if x.dtype == np.float64 else str(x.dtype)
         if layout == "plain" or x.ndim == 0:
             return self.hooks.asarray(x, dtype, self.device)
-        spread = self.hooks.asarray(np.repeat(x, 2, axis=-1), dtype, self.device)
-        view = spread[..., ::2]
+        beside = np.stack([np.roll(x, 1), x], axis=-1).reshape(*x.shape[:-1], -1)
+        spread = np.concatenate([beside, beside[..., :2]], axis=-1)
+        view = self.hooks.asarray(spread, dtype, self.device)[..., 1:-2:2]
         if isinstance(view, np.ndarray):
             view.flags.writeable = False
         return view

@@ -144,7 +144,7 @@ def cases_of_the_clip() -> None:
 
 @derivation("ppo.clip-boundary", status="proved")
 def both_sides_of_each_bound() -> None:
-    """Up to each bound from either side: one value, and the slope of ρA or 0; 0 from one side at two bounds."""
+    """Up to each bound from either side: one value, and the slope of ρA or 0; 0 from one side at two."""
     for case in CASES:
         bound = at(1 + HIGH) if case.where in (ABOVE, INSIDE_ABOVE) else at(1 - LOW)
         arrives = {symbol: sympy.limit(sympy.sympify(x), GAP, 0) for symbol, x in case.zone.items()}

@@ -3,10 +3,12 @@
 from functools import cache
 
 from conformance.conventions import (
+    aggregation,
     gae,
     group,
     importance_sampling,
     kl,
+    logprobs,
     policy_loss,
     preference,
     reward,
@@ -21,6 +23,8 @@ FAMILIES: dict[str, Family] = {
         gae,
         importance_sampling,
         kl,
+        logprobs,
+        aggregation,
         policy_loss,
         value_loss,
         reward,

@@ -95,7 +95,11 @@ class Family:
 
     def edits(self) -> Iterator["Hypothesis"]:
         """The reference with one convention changed: every choice but the clause's own."""
+        own = [c for c in self.conventions if not self.is_option(c.name)]
+        firsts = {c.name: next(iter(c.choices.values())) for c in own}
         for convention in self.conventions:
+            if convention.silent(firsts):
+                continue
             labels = list(convention.choices)
             for label in labels if self.is_option(convention.name) else labels[1:]:
                 yield Hypothesis(self, {convention.name: label})

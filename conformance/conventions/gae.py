@@ -220,7 +220,13 @@ WHITEN = Family(
     ),
     _whiten,
     (
-        Observation("numbers around 1", _scaled(1.0), vary=("ddof", "shift_mean", "eps"), main=True),
+        Observation(
+            "numbers around 1",
+            _scaled(1.0),
+            vary=("ddof", "shift_mean", "eps"),
+            main=True,
+            sees=("ddof", "eps", "place", "shift_mean", "inverted", "scope"),
+        ),
         Observation("numbers around 1e-2", _scaled(1e-2), main=True),
         Observation("numbers around 1e-4", _scaled(1e-4), vary=("eps",), main=True),
         Observation("numbers around 1e-7", _scaled(1e-7), main=True),

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from conformance.conventions.aggregation import AGGREGATION, NOTHING_ACTIVE, how_aggregated, of_nothing
 from conformance.conventions.family import Convention, Family, Observation, values
 from conformance.conventions.gae import divisor
 from conformance.conventions.inputs import (
@@ -17,7 +18,7 @@ from conformance.conventions.inputs import (
     rows_apart,
     rows_far,
 )
-from conformance.conventions.policy_loss import AGGREGATION, LEVEL, NOTHING_ACTIVE, RATIO_CLIP, of_nothing
+from conformance.conventions.policy_loss import RATIO_CLIP
 from reference import group, kl, numbers, policy_loss
 
 IDS = np.array([4, 7, 4, 7, 7, 4, 7])
@@ -96,14 +97,21 @@ def _grpo(
         return group.grpo_loss(*arrays, kl_coef=kl_coef, **options)
     clipped = group.grpo_loss(*arrays, kl_coef=kl_coef * 0, **options)
     new, ref = (numbers.where(mask, x, numbers.zeros(x.shape, like=x)) for x in (logprobs, ref_logprobs))
-    estimates = {
-        "reversed": lambda: kl.kl_estimate(ref, new, estimator="k3"),
-        "clamped": lambda: kl.kl_estimate(new, ref, estimator="k3", log_ratio_clip=20.0, value_clip=10.0),
-        "subtracted": lambda: -kl.kl_estimate(new, ref, estimator="k3"),
-    }.get(estimate, lambda: kl.kl_estimate(new, ref, estimator=estimate))()
-    names = {"aggregation": "mode", "horizon": "horizon", "empty_rows": "empty_rows"}
-    how = {names[name]: x for name, x in options.items() if name in names}
-    return clipped + kl_coef * policy_loss.aggregate(estimates, mask, **how)
+    sign, first, second, how = _divergence(estimate, new, ref)
+    estimates = sign * kl.kl_estimate(first, second, **how)
+    return clipped + kl_coef * policy_loss.aggregate(estimates, mask, **how_aggregated(options))
+
+
+def _divergence(estimate: str, new: Any, ref: Any) -> tuple[int, Any, Any, dict[str, Any]]:
+    """The sign, the two policies and the options of an estimate."""
+    match estimate:
+        case "reversed":
+            return 1, ref, new, {"estimator": "k3"}
+        case "clamped":
+            return 1, new, ref, {"estimator": "k3", "log_ratio_clip": 20.0, "value_clip": 10.0}
+        case "subtracted":
+            return -1, new, ref, {"estimator": "k3"}
+    return 1, new, ref, {"estimator": estimate}
 
 
 def _responses(mask: Any, *log_ratios: float) -> dict[str, Any]:
@@ -142,6 +150,8 @@ RLOO_SCORES = (
     Observation("two groups", _scores(1.0), main=True),
     Observation("groups of one", {**_scores(1.0, SINGLE_IDS)}),
 )
+
+BY_NUMBERS = ("scale", "ddof", "eps", "place", "others")
 
 NO_SCALE: dict[str, tuple[Any, ...]] = {"scale": ("none",)}
 
@@ -182,10 +192,11 @@ FAMILIES = (
         ),
         _group_advantages,
         (
-            Observation("rewards around 1", _scores(1.0), vary=("scale", "ddof"), main=True),
+            Observation("rewards around 1", _scores(1.0), vary=("scale", "ddof"), main=True, sees=BY_NUMBERS),
             Observation("rewards around 1e-3", _scores(1e-3), vary=("eps",), main=True),
             Observation("rewards around 1e-5", _scores(1e-5), main=True),
             Observation("rewards around 1e-7", _scores(1e-7), vary=("eps",), main=True),
+            Observation("rewards around 1e-11", _scores(1e-11), main=True),
             Observation("groups of one", _scores(1.0, SINGLE_IDS)),
             Observation("groups of one, small rewards", _scores(1e-5, SINGLE_IDS)),
         ),
@@ -207,7 +218,8 @@ FAMILIES = (
         "grpo_loss",
         (
             *AGGREGATION,
-            LEVEL,
+            # With one advantage a row, the two ratios of a sequence have the same gradient.
+            Convention("ratio_level", values("token", "sequence"), "grpo.sequence-ratio"),
             RATIO_CLIP,
             Convention(
                 "estimate",
@@ -225,7 +237,13 @@ FAMILIES = (
         ),
         _grpo,
         (
-            Observation("padded rows", _responses(PADDED), vary=None, main=True),
+            Observation(
+                "padded rows",
+                _responses(PADDED),
+                vary=None,
+                main=True,
+                sees=("aggregation", "ratio_level", "estimate"),
+            ),
             Observation("a row without tokens", _responses(EMPTY_ROW), vary=("aggregation",)),
             Observation(
                 "a row without tokens, means of means",

@@ -1,9 +1,10 @@
-"""Conventions of log-probabilities, entropy, aggregation and policy losses."""
+"""Conventions of the clipped and the penalised policy loss, and of their metrics."""
 
 from typing import Any
 
 import numpy as np
 
+from conformance.conventions.aggregation import AGGREGATION, NOTHING_ACTIVE, how_aggregated, of_nothing
 from conformance.conventions.family import Convention, Family, Observation, values
 from conformance.conventions.inputs import (
     EMPTY_ROW,
@@ -16,39 +17,11 @@ from conformance.conventions.inputs import (
     rows_far,
 )
 from reference import clipping, kl, numbers, policy_loss
-from reference import logprobs as logits_of
 
 RATIO_CLIP = Convention("log_ratio_clip", {"20": 20.0, "10": 10.0, "none": None}, "ppo.log-ratio-clamp")
+
+
 LEVEL = Convention("ratio_level", values(*clipping.RATIO_LEVELS), "ppo.ratio-level")
-NOTHING_ACTIVE = Convention(
-    "nothing", {"0 where nothing is active": "zero", "NaN where nothing is active": "nan"}, "ppo.aggregation"
-)
-
-
-def aggregation(name: str) -> tuple[Convention, ...]:
-    """The conventions of an aggregate whose mode has this name."""
-    modes = policy_loss.MODES
-    return (
-        Convention(name, values(*modes), "ppo.aggregation"),
-        Convention("horizon", {"the width T": None}, "ppo.aggregation-horizon", {name: modes[:3]}),
-        Convention("empty_rows", values("count", "drop"), "ppo.aggregation-empty-rows", {name: modes[:1]}),
-    )
-
-
-AGGREGATION = aggregation("aggregation")
-
-
-def of_nothing(like: Any) -> Any:
-    """NaN, in the number system of an array."""
-    return numbers.full((), np.nan, like=like)[()]
-
-
-def _aggregate(x: Any, mask: Any, *, nothing: str = "zero", added: Any = None, **options: Any) -> Any:
-    """An aggregate; `added` comes to the count of a mean over tokens."""
-    if nothing == "nan" and not mask.any():
-        return of_nothing(x)
-    result, count = policy_loss.aggregate(x, mask, **options), int(mask.sum())
-    return result if added is None else result * (count / (count + added))
 
 
 def _policy_loss(
@@ -83,17 +56,12 @@ def _policy_loss(
     objective = _objective(ratio, advantages, bound, signs, clips)
     if rollout_weights is not None and not before:
         objective = rollout_weights * objective
-    return policy_loss.aggregate(-objective, mask, **_how_aggregated(options))
+    return policy_loss.aggregate(-objective, mask, **how_aggregated(options))
 
 
 def _clips(options: dict[str, Any], bound: str) -> dict[str, Any]:
     clips = {name: options.get(name) for name in ("clip_low", "clip_high", "dual_clip")}
     return {**clips, "clip_high": clips["clip_low"]} if bound == "one bound" else clips
-
-
-def _how_aggregated(options: dict[str, Any]) -> dict[str, Any]:
-    names = {"aggregation": "mode", "horizon": "horizon", "empty_rows": "empty_rows"}
-    return {names[name]: x for name, x in options.items() if name in names}
 
 
 def _objective(ratio: Any, advantages: Any, bound: str, signs: str, clips: dict[str, Any]) -> Any:
@@ -132,7 +100,7 @@ def _policy_loss_gradient(
         ratio = clipping.policy_ratio(new, old, mask, **how)
         slope = numbers.kink(ratio, 1 - clips["clip_low"], nowhere, slope)
         slope = numbers.kink(ratio, 1 + clips["clip_high"], slope, nowhere)
-    shares = policy_loss.aggregate_gradient(upstream, slope, mask, **_how_aggregated(options))
+    shares = policy_loss.aggregate_gradient(upstream, slope, mask, **how_aggregated(options))
     return clipping.policy_ratio_gradient(-slope * shares, new, old, mask, **how)
 
 
@@ -188,63 +156,6 @@ def _penalised(
     )
 
 
-def _token_logprobs(logits: Any, tokens: Any, *, temperature: Any = 1.0, use: str = "divides") -> Any:
-    if use == "divides":
-        return logits_of.token_logprobs(logits, tokens, temperature=temperature)
-    if use == "multiplies":
-        return logits_of.token_logprobs(logits * temperature, tokens)
-    return logits_of.token_logprobs(logits, tokens) / temperature
-
-
-def _token_entropy(
-    logits: Any,
-    *,
-    temperature: Any = 1.0,
-    use: str = "divides",
-    unit: str = "nats",
-    impossible: str = "zero",
-    through: str = "all",
-) -> Any:
-    """Entropy at another temperature, in another unit, or with NaN for 0 · log 0."""
-    entropy = (
-        logits_of.token_entropy(logits, temperature=temperature)
-        if use == "divides"
-        else logits_of.token_entropy(logits * temperature)
-    )
-    if unit == "bits":
-        entropy = entropy / _log_of_two(logits)
-    if impossible == "nan":
-        ruled_out = ~np.asarray(numbers.less(-np.inf, logits), dtype=bool)
-        nan = numbers.full(entropy.shape, np.nan, like=logits)
-        entropy = numbers.where(ruled_out.any(axis=-1), nan, entropy)
-    return entropy
-
-
-def _log_of_two(like: Any) -> Any:
-    return numbers.log(numbers.full((), 2, like=like)[()])
-
-
-def _token_entropy_gradient(
-    upstream: Any,
-    logits: Any,
-    *,
-    temperature: Any = 1.0,
-    use: str = "divides",
-    unit: str = "nats",
-    impossible: str = "zero",
-    through: str = "all",
-) -> Any:
-    """Its gradient, or none."""
-    if through == "nothing":
-        return numbers.zeros(logits.shape, like=logits)
-    gradient = logits_of.token_entropy_gradient
-    if unit == "bits":
-        upstream = upstream / _log_of_two(logits)
-    if use == "divides":
-        return gradient(upstream, logits, temperature=temperature)
-    return temperature * gradient(upstream, logits * temperature)
-
-
 def _tokens(mask: Any, scale: float = 0.3, seed: int = 0) -> dict[str, Any]:
     new = logprobs(seed, 3, 5)
     return {
@@ -271,89 +182,13 @@ def _with_divergence(mask: Any, **arguments: Any) -> dict[str, Any]:
     return {**{n: x for n, x in tokens.items() if n != "mask"}, "kl": np.abs(dense(9, 3, 5)), "mask": mask}
 
 
-TEMPERATURE = Convention("temperature", values(1.0), "ppo.token-logprobs")
-USE = {"the temperature divides the logits": "divides", "the temperature multiplies the logits": "multiplies"}
-LOGITS = dense(7, 2, 3, 4)
-RULED_OUT = np.where(np.arange(4) == 2, -np.inf, LOGITS)
 SHAPE = ("bound", "clip_low", "clip_high", "ratio_level", "aggregation")
+
+
 WEIGHTS = np.abs(dense(8, 3, 5)) + 0.5
 
+
 FAMILIES = (
-    Family(
-        "token_logprobs",
-        (
-            TEMPERATURE,
-            Convention(
-                "use",
-                {**USE, "the temperature divides the log-probabilities": "after"},
-                "ppo.token-logprobs",
-                unless={"temperature": (1.0,)},
-            ),
-        ),
-        _token_logprobs,
-        (
-            Observation(
-                "plain logits",
-                {"logits": LOGITS, "tokens": np.array([[0, 3, 1], [2, 2, 0]])},
-                vary=None,
-                main=True,
-            ),
-        ),
-    ),
-    Family(
-        "token_entropy",
-        (
-            TEMPERATURE,
-            Convention("use", USE, "ppo.entropy", unless={"temperature": (1.0,)}),
-            Convention("unit", {"in nats": "nats", "in bits": "bits"}, "ppo.entropy"),
-            Convention(
-                "impossible",
-                {"a logit of -∞ contributes 0": "zero", "a logit of -∞ gives NaN": "nan"},
-                "ppo.entropy-extremes",
-            ),
-            Convention(
-                "through", {"differentiable": "all", "without a gradient": "nothing"}, "ppo.entropy-gradient"
-            ),
-        ),
-        _token_entropy,
-        (
-            Observation("plain logits", {"logits": LOGITS}, vary=None, main=True),
-            Observation("a token ruled out", {"logits": RULED_OUT}),
-            Observation("the gradient", {"logits": LOGITS}, gradient=True),
-        ),
-        _token_entropy_gradient,
-    ),
-    Family(
-        "aggregate",
-        (
-            *aggregation("mode"),
-            NOTHING_ACTIVE,
-            Convention(
-                "added",
-                {"nothing added to the count": None, "1e-8 added to the count": 1e-8},
-                "ppo.aggregation",
-                unless={"mode": policy_loss.MODES[1:]},
-            ),
-        ),
-        _aggregate,
-        (
-            Observation("padded rows", {"x": dense(0, 3, 5), "mask": PADDED}, vary=("mode",), main=True),
-            Observation("a row without tokens", {"x": dense(0, 3, 5), "mask": EMPTY_ROW}, vary=("mode",)),
-            Observation(
-                "a row without tokens, means of means",
-                {"x": dense(0, 3, 5), "mask": EMPTY_ROW},
-                {"mode": "seq-mean-token-mean"},
-                vary=("empty_rows",),
-            ),
-            Observation(
-                "a horizon",
-                {"x": dense(0, 3, 5), "mask": PADDED},
-                {"mode": "seq-mean-token-sum-norm"},
-                vary=("horizon",),
-            ),
-            Observation("no tokens", {"x": dense(0, 3, 5), "mask": NOTHING}, vary=("mode",)),
-        ),
-    ),
     Family(
         "policy_loss",
         (
@@ -434,7 +269,9 @@ FAMILIES = (
                 vary=("horizon",),
             ),
             Observation(
-                "rollout weights", _policy(PADDED, rollout_weights=WEIGHTS), sees=(*SHAPE, "weights")
+                "rollout weights",
+                _policy(PADDED, rollout_weights=WEIGHTS),
+                sees=(*SHAPE, "dual_clip", "signs", "weights"),
             ),
             Observation("no tokens", _policy(NOTHING), sees=("nothing",)),
         ),

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from conformance.conventions.aggregation import AGGREGATION, NOTHING_ACTIVE, of_nothing
 from conformance.conventions.family import Convention, Family, Observation
 from conformance.conventions.inputs import EMPTY_ROW, NOTHING, PADDED, dense
-from conformance.conventions.policy_loss import AGGREGATION, NOTHING_ACTIVE, of_nothing
 from reference import numbers, value_loss
 
 

@@ -10,7 +10,7 @@ from conformance.vectors.writing import MANIFEST, write
 from reference.numbers.formats import FORMATS
 
 DTYPES = ("float32", "float64")
-INPUTS = 2
+INPUTS = 3
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,10 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from conformance.operations import OPERATIONS
 from conformance.oracle import FACTOR, SPARE_BITS
 from conformance.vectors.encoding import described, encoded
-from conformance.vectors.recorder import demands, tests
+from conformance.vectors.recorder import demands, named_clauses, named_operations, suite
 from spec.registry import current
 
 SCHEMA = 1
@@ -75,6 +74,7 @@ def _entry(operation: str, dtype: str, cases: list[dict[str, Any]], text: bytes)
 
 def _named(operation: str) -> set[str]:
     """Citations of the clauses that the suite's tests of an operation name."""
-    marks = ({mark.name: mark.args for mark in test.pytestmark} for test in tests().values())
-    slugs = {s for m in marks if operation in m.get("operations", OPERATIONS) for s in m["clauses"]}
+    slugs = {
+        s for test in suite().values() if operation in named_operations(test) for s in named_clauses(test)
+    }
     return {current().clauses[slug].citation.removeprefix("spec: ") for slug in slugs}

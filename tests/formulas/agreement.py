@@ -142,7 +142,7 @@ def _is_derivative(ball: Any, slopes: list[Any]) -> bool:
 
 
 def _floats_hold(call: Call, formula: Callable[..., Any], *before: np.ndarray) -> bool:
-    """Whether what floats give lies in balls whose every operation rounds; an unbounded one decides nothing."""
+    """Whether balls whose every operation rounds hold what floats give; an unbounded one decides nothing."""
     if not call.in_floats:
         return True
     permitted = _run(call.case, formula, _rounded, *before)
@@ -174,7 +174,7 @@ def _is_real(x: Any) -> bool:
 
 
 def _as_list(x: Any, name: str, mask: Any, index: tuple[int, ...] = ()) -> Any:
-    """An array as nested lists of exact numbers, with derivatives under a name; nothing where it is masked."""
+    """An array as nested lists of exact numbers, with derivatives under a name; None where it is masked."""
     if x is None:
         return None
     if index and x.ndim == len(index):

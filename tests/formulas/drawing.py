@@ -47,6 +47,14 @@ MORE: dict[str, tuple[Any, ...]] = {
     "horizon": (2.5,),
     "label_smoothing": (1.0,),
     "backtrack": (0.75, 0.3),
+    "log_ratio_clip": (1.0, 300.0),
+    "value_clip": (1.0,),
+    "cap": (5.0, 1e-3),
+    "margin": (100.0,),
+    "beta": (0.01, 8.0),
+    "clip": (1e5,),
+    "clip_low": (1.0,),
+    "clip_high": (2.0,),
 }
 """Values of options beside the suite's."""
 
@@ -172,6 +180,7 @@ def _numbers(domain: str) -> np.ndarray:
 @cache
 def _log_ratios() -> np.ndarray:
     nasty = [x for x in log_ratios(FLOAT64, exact=False, extreme=True) if _has_exponential(x)]
+    nasty += [0.0, 1.0, -1.0, 0.5, 2.0, -2.0]  # margins that meet a hinge
     return np.concatenate([np.resize(nasty, 256 - len(_DENSE)), 0.3 * _DENSE])
 
 

@@ -137,7 +137,7 @@ def with_holes_as_steps(row: Row) -> Row:
     return Row(rewards, values, [t <= last for t in range(len(row.mask))], row.bootstrap_value)
 
 
-def _on_rows(formula: Callable[..., Result], *, values: bool = True) -> Callable[..., list[list[Any]]]:
+def on_rows(formula: Callable[..., Result], *, values: bool = True) -> Callable[..., list[list[Any]]]:
     """The formula at every active position of a batch, None elsewhere."""
 
     def of_batch(rewards: Any, *others: Any, **options: Any) -> list[list[Any]]:
@@ -158,11 +158,11 @@ def _whitened(x: Any, mask: Any, *, shift_mean: bool, ddof: int, eps: Fraction) 
 
 
 DEFINITIONS: dict[str, Callable[..., Any]] = {
-    "td_errors": _on_rows(td_errors),
-    "n_step_advantages": _on_rows(n_step_advantages),
-    "gae": _on_rows(gae),
-    "lambda_returns": _on_rows(lambda_returns),
-    "discounted_returns": _on_rows(discounted_returns, values=False),
+    "td_errors": on_rows(td_errors),
+    "n_step_advantages": on_rows(n_step_advantages),
+    "gae": on_rows(gae),
+    "lambda_returns": on_rows(lambda_returns),
+    "discounted_returns": on_rows(discounted_returns, values=False),
     "whiten": _whitened,
 }
 """The operations of the protocol on nested lists."""

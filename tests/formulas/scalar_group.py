@@ -58,7 +58,8 @@ def grpo_loss(
     distances: list[list[Any]] = [[None] * len(row) for row in mask]
     for i, t in active(mask):
         distances[i][t] = estimate(logprobs[i][t] - ref_logprobs[i][t], "k3")
-    return clipped + kl_coef * aggregate(distances, mask, mode=aggregation, **how)
+    penalty: Number = kl_coef * aggregate(distances, mask, mode=aggregation, **how)
+    return clipped + penalty
 
 
 DEFINITIONS: dict[str, Callable[..., Any]] = {

@@ -53,12 +53,13 @@ def aggregate(x: Any, mask: Any, *, mode: str, horizon: Any, empty_rows: str) ->
 def objective(rho: Number, advantage: Any, low: Any, high: Any, dual: Any) -> Any:
     """A token's min(ρA, clip(ρ) A), and at least cA where A < 0."""
     lower = smaller(rho * advantage, nearest(rho, 1 - low, 1 + high) * advantage)
-    return lower if dual is None or advantage >= 0 else larger(lower, dual * advantage)
+    return lower if dual is None or advantage >= 0 else larger(dual * advantage, lower)
 
 
 def ratios(logprobs: Any, old_logprobs: Any, mask: Any, level: str, clamp: Any) -> list[Any]:
     """The ratio of each active token of a row at a level."""
-    mean, found = mean_log_ratio(logprobs, old_logprobs, mask), []
+    mean = mean_log_ratio(logprobs, old_logprobs, mask)
+    found: list[Any] = []
     for new, old, takes_part in zip(logprobs, old_logprobs, mask, strict=True):
         if not takes_part:
             found.append(None)

@@ -26,7 +26,7 @@ def margin_loss(h: Any, beta: Any, label_smoothing: Any, loss_type: str) -> Any:
     """The loss of a pair with the margin h."""
     match loss_type:
         case "hinge":
-            return larger(1 - beta * h, Fraction(0))
+            return larger(Fraction(0), 1 - beta * h)
         case "ipo":
             distance = h - 1 / (2 * beta)
             return distance * distance

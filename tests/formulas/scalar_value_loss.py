@@ -25,7 +25,7 @@ def value_loss(
         error = (v - target) * (v - target)
         if clip is not None:
             moved = nearest(v, old - clip, old + clip)
-            error = larger(error, (moved - target) * (moved - target))
+            error = larger((moved - target) * (moved - target), error)
         losses[i][t] = error / 2
     return aggregate(losses, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows)
 

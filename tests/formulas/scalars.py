@@ -96,9 +96,9 @@ def exp(x: Any) -> Number:
     """The exponential: 0 at -∞, and at 0 the rational 1."""
     if x == -math.inf:
         return Number(Fraction(0))
-    x = number(x)
-    value = mpmath.exp(real(x.value)) if x.value else Fraction(1)
-    return x.through(value, value)
+    power = number(x)
+    value = mpmath.exp(real(power.value)) if power.value else Fraction(1)
+    return power.through(value, value)
 
 
 def log(x: Number) -> Number:
@@ -121,14 +121,14 @@ def total(terms: Any) -> Number:
     return sum(terms, Number(Fraction(0)))
 
 
-def smaller(x: Any, y: Any) -> Any:
-    """The smaller of the two; of equal ones, the first or the second (see `sides`)."""
-    return x if _goes_first(x, y) else y
+def smaller(x: Any, bound: Any) -> Any:
+    """The smaller of a number and its bound."""
+    return x if _goes_first(x, bound) else bound
 
 
-def larger(x: Any, y: Any) -> Any:
-    """The larger of the two; of equal ones, the second or the first (see `sides`)."""
-    return y if _goes_first(x, y) else x
+def larger(bound: Any, x: Any) -> Any:
+    """The larger of a bound and a number."""
+    return x if _goes_first(bound, x) else bound
 
 
 def nearest(x: Any, low: Any, high: Any) -> Any:
@@ -138,7 +138,7 @@ def nearest(x: Any, low: Any, high: Any) -> Any:
 
 @dataclass
 class _Ties:
-    """What a comparison of equal numbers says, and whether that made a difference for a derivative."""
+    """What a number equal to its bound does, and whether that made a difference for a derivative."""
 
     first: bool = True
     met: bool = False
@@ -148,7 +148,7 @@ _ties = _Ties()
 
 
 def sides(loop: Callable[[], T]) -> list[T]:
-    """What a loop gives: once, or where two sides of a bound meet, once for the derivatives of each."""
+    """What a loop gives: once, or where a number meets its bound, once along with it and once held by it."""
     _ties.first, _ties.met = True, False
     found = [loop()]
     if _ties.met:

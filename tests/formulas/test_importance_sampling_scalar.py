@@ -1,7 +1,6 @@
-"""The chapter `is` a second time: scalar loops from the text, held against the reference and torch_impl.
+"""The chapter `is`: answers of reference and torch_impl are those float64 may give; edges, errors, symbols.
 
-The loops compute with 80 digits; the reference on balls has to enclose what they give, and the results of
-the reference and of torch_impl in float64 have to be answers that float64 may give.
+Values and gradients on drawn inputs are held against a second definition in `test_second_definitions`.
 """
 
 from fractions import Fraction
@@ -20,6 +19,7 @@ from reference import importance_sampling
 from reference.numbers import balls, dyadics, symbols
 from reference.numbers.formats import FORMATS
 from tests.examples import examples
+from tests.formulas import scalar_importance_sampling as scalar
 from tests.numbers.enclosure import DIGITS, encloses, ends
 from torch_impl import importance_sampling as in_torch
 
@@ -66,54 +66,14 @@ def samples(draw: Any) -> tuple[Any, Any]:
     return np.array(values), np.array(logs)
 
 
-def scalar_ratio(log_ratio: Any, bound: float | None) -> tuple[Any, Any, Any]:
-    """One ratio, and the two ends of what its derivative may be."""
-    if bound is None:
-        return mpmath.exp(log_ratio), mpmath.exp(log_ratio), mpmath.exp(log_ratio)
-    value = mpmath.exp(min(max(log_ratio, mpf(-bound)), mpf(bound)))
-    if abs(log_ratio) > bound:
-        return value, mpf(0), mpf(0)
-    return value, value, mpf(0) if abs(log_ratio) == bound else value
-
-
-def scalar_sequence_ratio(logprobs: Any, old_logprobs: Any, mask: Any) -> tuple[Any, int]:
-    """One row's ratio and its count of active tokens: the root of a product of ratios."""
-    product, count = mpf(1), 0
-    for new, old, active in zip(logprobs, old_logprobs, mask, strict=True):
-        if active:
-            product *= mpmath.exp(mpf(float(new))) / mpmath.exp(mpf(float(old)))
-            count += 1
-    return mpmath.root(product, count) if count else mpf(1), count
-
-
-def scalar_truncated(log_ratio: Any, bound: float, mode: str) -> Any:
-    """One truncated weight."""
-    weight = mpmath.exp(log_ratio)
-    if weight <= bound:
-        return weight
-    return mpf(bound) if mode == "truncate" else mpf(0)
-
-
-def scalar_mean(values: Any, logs: Any, self_normalized: bool) -> Any:
-    """One estimate; what divides by the sum is written over the largest w, so that a lone one is exact."""
-    top, bottom = mpf(0), mpf(0)
-    unit = max(map(float, logs)) if self_normalized else 0.0
-    for value, log in zip(values, logs, strict=True):
-        weight = mpmath.exp(mpf(float(log)) - mpf(unit))
-        top += weight * mpf(float(value))
-        bottom += weight
-    return top / bottom if self_normalized else top / len(values)
-
-
-def scalar_effective_sample_size(logs: Any) -> Any:
-    """One effective sample size, from its definition."""
-    weights = [mpmath.exp(mpf(float(log))) for log in logs]
-    return mpmath.fsum(weights) ** 2 / mpmath.fsum(w * w for w in weights)
-
-
 def difference(x: Any, y: Any) -> Any:
     """The exact difference of two floats."""
     return mpf(float(x)) - mpf(float(y))
+
+
+def exactly(x: Any) -> list[Any]:
+    """Rationals, and infinities as they are."""
+    return [Fraction(number) if np.isfinite(number) else float(number) for number in x]
 
 
 def rounded(x: Any) -> Any:
@@ -129,24 +89,6 @@ def allows(ball: Any, got: float) -> bool:
 def each(*arrays: Any) -> list[Any]:
     """The indices of the first array, each with what all of them hold there."""
     return [(index, *(x[index] for x in arrays)) for index in np.ndindex(arrays[0].shape)]
-
-
-@examples(150)
-@given(batches(), clip, factor)
-def test_ratio_and_gradient_enclose_the_definition(batch: Any, bound: Any, upstream: float) -> None:
-    new, old, _ = batch
-    exact = [balls.array(x) for x in (new, old)]
-    got = reference.importance_ratio(*exact, log_ratio_clip=bound)
-    ups = balls.array(np.full(new.shape, upstream))
-    slopes = reference.importance_ratio_gradient(ups, *exact, log_ratio_clip=bound)
-    with mpmath.workdps(DIGITS):
-        for index, x, y in each(new, old):
-            value, *sides = scalar_ratio(difference(x, y), bound)
-            assert encloses(got[index], value)
-            for side in sides:
-                assert encloses(slopes[index], mpf(upstream) * side)
-            if sides == [0, 0]:
-                assert ends(slopes[index]) == (0, 0)
 
 
 @examples(100)
@@ -175,22 +117,14 @@ def test_ratio_in_float64(batch: Any, bound: Any, upstream: float) -> None:
 
 
 @examples(150)
-@given(batches(), factor)
-def test_sequence_ratio_encloses_the_definition(batch: Any, upstream: float) -> None:
+@given(batches())
+def test_trajectory_ratio_is_the_exponential_of_the_sum(batch: Any) -> None:
     new, old, mask = batch
-    exact = [balls.array(x) for x in (new, old)]
-    got = reference.sequence_importance_ratio(*exact, mask)
-    whole = reference.trajectory_importance_ratio(*exact, mask)
-    ups = balls.array(np.full(len(new), upstream))
-    slopes = reference.sequence_importance_ratio_gradient(ups, *exact, mask)
+    whole = reference.trajectory_importance_ratio(*(balls.array(x) for x in (new, old)), mask)
     with mpmath.workdps(DIGITS):
-        for row in range(len(new)):
-            value, count = scalar_sequence_ratio(new[row], old[row], mask[row])
-            assert encloses(got[row], value)
-            assert encloses(whole[row], value**count)
-            for t in range(new.shape[1]):
-                expected = mpf(upstream) * value / count if mask[row, t] else mpf(0)
-                assert encloses(slopes[row, t], expected)
+        for row, active in enumerate(mask):
+            steps = [difference(x, y) for x, y in zip(new[row][active], old[row][active], strict=True)]
+            assert encloses(whole[row], mpmath.exp(mpmath.fsum(steps)))
 
 
 @examples(100)
@@ -220,18 +154,15 @@ def test_sequence_ratio_in_float64(batch: Any, upstream: float, hidden: float) -
 @given(batches(), cap, st.sampled_from(["truncate", "mask"]))
 def test_truncated_weights(batch: Any, bound: float, mode: str) -> None:
     old, rollout, _ = batch
-    exact, wide = ([convert(x) for x in (old, rollout)] for convert in (balls.array, rounded))
-    got = reference.truncated_importance_weights(*exact, cap=bound, mode=mode)
+    wide = [rounded(x) for x in (old, rollout)]
     allowed = reference.truncated_importance_weights(*wide, cap=bound, mode=mode)
     own = reference.truncated_importance_weights(old, rollout, cap=bound, mode=mode)
     x, y = (torch.tensor(z, requires_grad=True) for z in (old, rollout))
     result = torch_impl.truncated_importance_weights(x, y, cap=bound, mode=mode)
     assert not result.requires_grad
-    with mpmath.workdps(DIGITS):
-        for index, a, b in each(old, rollout):
-            assert encloses(got[index], scalar_truncated(difference(a, b), bound, mode))
-            assert encloses(allowed[index], float(own[index]))
-            assert encloses(allowed[index], result[index].item())
+    for index in np.ndindex(old.shape):
+        assert encloses(allowed[index], float(own[index]))
+        assert encloses(allowed[index], result[index].item())
 
 
 @examples(150)
@@ -243,7 +174,9 @@ def test_estimates(sample: Any, self_normalized: bool, shift: float) -> None:
     exact, wide = ([convert(x) for x in (values, logs)] for convert in (balls.array, rounded))
     options = {"self_normalized": self_normalized}
     with mpmath.workdps(DIGITS):
-        expected = scalar_mean(values, logs, self_normalized)
+        expected = scalar.importance_sampling_mean(
+            exactly(values), exactly(logs), self_normalized=self_normalized
+        ).value
         assert encloses(reference.importance_sampling_mean(*exact, **options), expected)
     allowed = reference.importance_sampling_mean(*wide, **options)
     assert encloses(allowed, reference.importance_sampling_mean(values, logs, **options))
@@ -257,7 +190,7 @@ def test_estimates(sample: Any, self_normalized: bool, shift: float) -> None:
 def test_effective_sample_size(sample: Any, shift: float) -> None:
     logs = sample[1] + shift
     with mpmath.workdps(DIGITS):
-        expected = scalar_effective_sample_size(logs)
+        expected = scalar.effective_sample_size(exactly(logs)).value
         assert encloses(reference.effective_sample_size(balls.array(logs)), expected)
     allowed = reference.effective_sample_size(rounded(logs))
     assert encloses(allowed, reference.effective_sample_size(logs))

@@ -12,7 +12,7 @@ from conformance.operations import CHAPTERS as OPERATIONS_OF
 from conformance.operations import OPERATIONS
 from conformance.protocol import Operation
 from tests.examples import examples
-from tests.formulas.agreement import CHAPTERS, agrees
+from tests.formulas.agreement import CHAPTERS, agrees, second
 from tests.formulas.drawing import Call, calls, values_of
 
 INPUTS = 1000
@@ -21,6 +21,9 @@ INPUTS = 1000
 DEFINITIONS: dict[str, Callable[..., Any]] = {
     name: definition for chapter in CHAPTERS.values() for name, definition in chapter.DEFINITIONS.items()
 }
+
+DRAWN = settings(max_examples=INPUTS, derandomize=True, phases=[Phase.generate], deadline=None)
+"""As many inputs, of which the first will do that has a property."""
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 
@@ -37,7 +40,8 @@ def test_every_differentiable_operation_has_a_gradient_to_agree_with() -> None:
 
 @every_operation
 def test_agreement(operation: Operation) -> None:
-    seen, options = Counter[str](), set()
+    seen = Counter[str]()
+    options: set[tuple[str, str]] = set()
 
     @examples(INPUTS)
     @given(calls(operation.name))
@@ -52,6 +56,19 @@ def test_agreement(operation: Operation) -> None:
     assert options == {(name, repr(x)) for name in operation.options for x in values_of(operation.name, name)}
 
 
+@pytest.mark.parametrize(
+    "name", ["importance_ratio", "kl_estimate", "policy_loss", "value_loss", "dpo_loss", "grpo_loss"]
+)
+def test_corners_are_among_the_inputs(name: str) -> None:
+    """Calls on which a gradient has two sides, both of which have to lie in the reference's."""
+
+    def has_two_sides(call: Call) -> bool:
+        slopes = second(OPERATIONS[name], DEFINITIONS[name], call).slopes
+        return len(slopes) == 2 and slopes[0] != slopes[1]
+
+    find(calls(name), has_two_sides, settings=DRAWN)
+
+
 @every_operation
 def test_a_little_more_is_seen(operation: Operation) -> None:
     """The agreement is not empty: results, other forms and gradients that are off by a hair do not agree."""
@@ -60,12 +77,11 @@ def test_a_little_more_is_seen(operation: Operation) -> None:
     if operation.gradient is not None:
         wrong.append(replace(operation, gradient=off_by_a_hair(operation.gradient)))
     for changed in wrong:
-        drawn = settings(max_examples=INPUTS, derandomize=True, phases=[Phase.generate], deadline=None)
-        find(
-            calls(operation.name),
-            lambda call, changed=changed: not agrees(changed, DEFINITIONS[operation.name], call),
-            settings=drawn,
-        )
+
+        def differs(call: Call, changed: Operation = changed) -> bool:
+            return not agrees(changed, DEFINITIONS[operation.name], call)
+
+        find(calls(operation.name), differs, settings=DRAWN)
 
 
 def off_by_a_hair(formula: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,6 @@
-"""The chapter `vf` a second time: scalar loops from the text, held against the reference and torch_impl.
+"""The chapter `vf`: answers of reference and torch_impl are those float64 may give; edges, errors, symbols.
 
-The loops compute with fractions; the reference on balls has to enclose what they give, and the results of
-the reference and of torch_impl in float64 have to be answers that float64 may give.
+Values and gradients on drawn inputs are held against a second definition in `test_second_definitions`.
 """
 
 from fractions import Fraction
@@ -14,10 +13,14 @@ import sympy
 import torch
 from hypothesis import given
 
+from conformance.operations import OPERATIONS
 from reference import value_loss
 from reference.numbers import balls, dyadics, symbols
 from reference.numbers.formats import FORMATS
 from tests.examples import examples
+from tests.formulas import scalar_value_loss as scalar
+from tests.formulas.agreement import second
+from tests.formulas.drawing import Call, calls
 from tests.numbers.enclosure import encloses, ends
 from torch_impl import value_loss as in_torch
 
@@ -54,52 +57,6 @@ def batches(draw: Any) -> tuple[Any, Any]:
     return arrays, np.array(mask).reshape(shape)
 
 
-def scalar_token(v: Fraction, old: Fraction, target: Fraction, clip: float | None) -> Any:
-    """One token's loss, and the two ends of what its gradient may be."""
-    plain = abs(v - target)
-    if clip is None:
-        return plain**2 / 2, v - target, v - target
-    bound = Fraction(clip)
-    moved = min(max(v, old - bound), old + bound)
-    clipped = abs(moved - target)
-    largest = max(plain, clipped)
-    distance, at_a_tie = abs(v - old), plain == clipped
-    if distance > bound and clipped > plain:
-        return largest**2 / 2, Fraction(0), Fraction(0)
-    if distance == bound or (distance > bound and at_a_tie):
-        return largest**2 / 2, Fraction(0), v - target
-    return largest**2 / 2, v - target, v - target
-
-
-def scalar_divisor(lengths: list[int], row: int, width: int, options: dict[str, Any]) -> Fraction:
-    """What a token of this row is divided by."""
-    rows = len(lengths) if options["empty_rows"] == "count" else sum(n > 0 for n in lengths)
-    match options["aggregation"]:
-        case "token-mean":
-            return Fraction(sum(lengths))
-        case "seq-mean-token-sum":
-            return Fraction(rows)
-        case "seq-mean-token-mean":
-            return Fraction(rows * lengths[row])
-        case _:
-            return rows * Fraction(options["horizon"] or width)
-
-
-def scalar_value_loss(arrays: Any, mask: Any, options: dict[str, Any]) -> tuple[Fraction, Any]:
-    """The loss, and for each active token the two ends of its gradient."""
-    rows, width = mask.shape
-    lengths, loss, slopes = [sum(map(bool, row)) for row in mask], Fraction(0), {}
-    for i in range(rows):
-        for t in range(width):
-            if mask[i, t]:
-                v, old, target = (Fraction(float(x[i, t])) for x in arrays)
-                half, *both = scalar_token(v, old, target, options["clip"])
-                divisor = scalar_divisor(lengths, i, width, options)
-                loss += half / divisor
-                slopes[i, t] = [x / divisor for x in both]
-    return loss, slopes
-
-
 def rounded(x: Any) -> Any:
     """Balls of what float64 may make of these numbers."""
     return balls.array(x, ROUNDING, 2 * FORM.unit_roundoff)
@@ -110,29 +67,15 @@ def hidden(arrays: Any, mask: Any) -> list[Any]:
     return [np.where(mask, x, np.nan) for x in arrays]
 
 
-@examples(150)
-@given(batches(), settings)
-def test_certified_loss_and_gradient_hold_the_definition(batch: Any, options: dict[str, Any]) -> None:
-    arrays, mask = batch
-    exact = [balls.array(x) for x in arrays]
-    loss, slopes = scalar_value_loss(arrays, mask, options)
-    assert encloses(reference.value_loss(*exact, mask, **options), loss)
-    gradient = reference.value_loss_gradient(balls.array(1.0), *exact, mask, **options)
-    for index in np.ndindex(mask.shape):
-        for end in slopes.get(index, [Fraction(0)]):
-            assert encloses(gradient[index], end)
-
-
 @examples(60)
-@given(batches(), settings)
-def test_certified_gradient_is_no_wider_than_the_definition(batch: Any, options: dict[str, Any]) -> None:
-    arrays, mask = batch
-    _, slopes = scalar_value_loss(arrays, mask, options)
-    gradient = reference.value_loss_gradient(
-        balls.array(1.0), *(balls.array(x) for x in arrays), mask, **options
-    )
-    for index, claimed in slopes.items():
+@given(calls("value_loss"))
+def test_certified_gradient_is_no_wider_than_the_definition(call: Call) -> None:
+    said = second(OPERATIONS["value_loss"], scalar.value_loss, call)
+    arrays = [x if x.dtype == bool else balls.array(x) for x in call.case.arguments.values()]
+    gradient = reference.value_loss_gradient(balls.array(call.upstream[()]), *arrays, **call.case.options)
+    for index in np.ndindex(gradient.shape):
         low, high = ends(gradient[index])
+        claimed = said.in_input("values", index) or [Fraction(0)]
         room = Fraction(1, 2**25) * (abs(low) + abs(high))  # a radius has 30 bits
         assert min(claimed) - room <= low
         assert high <= max(claimed) + room
@@ -165,17 +108,17 @@ def test_float64_results_are_answers_that_float64_may_give(
 
 
 @examples(60)
-@given(batches(), settings)
-def test_dyadic_results_are_exact_or_lost(batch: Any, options: dict[str, Any]) -> None:
-    arrays, mask = batch
-    dyadic = [np.frompyfunc(dyadics.number, 1, 1)(x) for x in arrays]
-    loss, slopes = scalar_value_loss(arrays, mask, options)
-    assert reference.value_loss(*dyadic, mask, **options).value in (None, loss)
-    gradient = reference.value_loss_gradient(dyadics.number(1), *dyadic, mask, **options)
-    for index, (left, right) in slopes.items():
-        assert gradient[index].value in (None, left)
-        if left != right:
-            assert gradient[index].value is None
+@given(calls("value_loss"))
+def test_dyadic_results_are_exact_or_lost(call: Call) -> None:
+    said = second(OPERATIONS["value_loss"], scalar.value_loss, call)
+    number = np.frompyfunc(dyadics.number, 1, 1)
+    arrays = [x if x.dtype == bool else number(x) for x in call.case.arguments.values()]
+    assert reference.value_loss(*arrays, **call.case.options).value in (None, said.result[()])
+    upstream = dyadics.number(float(call.upstream))
+    gradient = reference.value_loss_gradient(upstream, *arrays, **call.case.options)
+    for index in np.ndindex(gradient.shape):
+        claimed = set(said.in_input("values", index) or [Fraction(0)])
+        assert gradient[index].value is None or {gradient[index].value} == claimed
 
 
 def test_dyadic_results_are_there() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from conformance.cases import Case
 from conformance.commands import main
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, permitted, permitted_gradients
+from conformance.vectors.recorder import SINGLE_CALLS, named_clauses, named_operations, suite
 from reference.numbers.formats import FORMATS
 from spec.registry import ROOT, current
 from tests.vectors.reading import Interval, Vector, read
@@ -138,7 +140,17 @@ def test_every_clause_is_cited_or_a_relation(folder: Path) -> None:
     citations = {clause.citation.removeprefix("spec: ") for clause in tested}
     assert set(found["clauses"]) | set(found["relations"]) == citations
     assert not set(found["clauses"]) & set(found["relations"])
-    assert all(citation.startswith("contract.") for citation in found["relations"])
+
+
+@pytest.mark.parametrize("name", [name for name, test in suite().items() if "run.over(" in getsource(test)])
+def test_every_test_that_draws_from_regions_is_recorded(name: str, folder: Path) -> None:
+    """But for relations that hold of every operation."""
+    slugs = named_clauses(suite()[name])
+    relation = any(slug.startswith("contract.") and slug not in SINGLE_CALLS for slug in slugs)
+    clauses = [current().clauses[slug].citation.removeprefix("spec: ") for slug in slugs]
+    for operation in named_operations(suite()[name]):
+        found = [vector for vector in read(folder / f"{operation}-float32.json") if vector.clauses == clauses]
+        assert bool(found) != relation
 
 
 def test_the_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ EDITS = (
         "next_value = bootstrap_value", "next_value = bootstrap_value[:1]",
     ),
     Edit(
+        "td_errors", "the masks of other rows",
+        "active = mask[:, t]", "active = mask[::-1, t]",
+        thread="volcengine/verl#1440",
+    ),
+    Edit(
+        "td_errors", "128 tokens of a row",
+        TIME, "range(min(mask.shape[1], 128))",
+        clause="contract.shapes",
+    ),
+    Edit(
         "td_errors", "values multiplied by the mask",
         NEXT_VALUE, "next_value = active * values[:, t] + ~active * next_value",
         thread="volcengine/verl#2377", clause="contract.masked-nonfinite",
@@ -127,6 +137,23 @@ EDITS = (
         clause="contract.constants", base="torch_columns",
     ),
 
+    Edit(
+        "gae", "the end of an episode one step late",
+        "next_value = np.where(step, value, next_value)",
+        "next_value = np.where(step & mask[:, t + 1 :].any(axis=1), value, next_value)",
+        thread="hill-a/stable-baselines#388",
+    ),
+    Edit(
+        "gae", "256 tokens of a row",
+        TIME, "range(min(mask.shape[1], 256))",
+        clause="contract.shapes",
+    ),
+    Edit(
+        "gae", "256 rows",
+        "return advantages", "advantages[256:] = 0; return advantages",
+        clause="contract.shapes",
+    ),
+
     Edit("lambda_returns", "masked ignored", STEP, "active"),
     Edit("lambda_returns", "advantages, not returns", "lambda_return, 0)", "lambda_return - value, 0)"),
     Edit(
@@ -175,6 +202,33 @@ EDITS = (
         thread="radixark/miles#1827",
     ),
     Edit(
+        "discounted_returns", "masked tokens are steps",
+        RUNNING_RETURN, "rewards[:, t] + gamma * following, rewards[:, t] + gamma * following)",
+        thread="THUDM/slime#1372",
+    ),
+    Edit(
+        "discounted_returns", "strides ignored",
+        "following = bootstrap_value",
+        "rewards = np.lib.stride_tricks.as_strided(rewards, rewards.shape, returns.strides)"
+        "; following = bootstrap_value",
+        clause="contract.pure",
+    ),
+    Edit(
+        "discounted_returns", "the stride of a row is its length",
+        "following = bootstrap_value",
+        "rewards = np.lib.stride_tricks.as_strided("
+        "rewards, rewards.shape, (rewards.shape[1] * rewards.strides[1], rewards.strides[1]))"
+        "; following = bootstrap_value",
+        clause="contract.pure",
+    ),
+    Edit(
+        "discounted_returns", "strides of a mask ignored",
+        "following = bootstrap_value",
+        "mask = np.lib.stride_tricks.as_strided(mask, mask.shape, (mask.shape[1], 1))"
+        "; following = bootstrap_value",
+        clause="contract.pure",
+    ),
+    Edit(
         "discounted_returns", "the last step dropped",
         TIME, "range(mask.shape[1] - 1)",
         thread="ray-project/ray#36013",
@@ -212,6 +266,16 @@ EDITS = (
     Edit("whiten", "eps outside the root", "np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)"),
     Edit("whiten", "eps as the least variance", "variance + eps", "max(variance, eps)"),
     Edit("whiten", "eps ignored", "variance + eps", "variance + 1e-8"),
+    Edit(
+        "whiten", "0 divided by 0", "variance + eps", "variance",
+        thread="DLR-RM/stable-baselines3#1028",
+    ),
+    Edit("whiten", "a small variance is none", "variance + eps", "(variance if variance > 1e-5 else np.inf)"),
+    Edit(
+        "whiten", "clipped at 5",
+        "whitened if shift_mean else whitened + mean",
+        "whitened.clip(-5, 5) if shift_mean else whitened + mean",
+    ),
     Edit("whiten", "no root", "np.sqrt(variance + eps)", "(variance + eps)"),
     Edit("whiten", "shift_mean the wrong way around", "if shift_mean", "if not shift_mean"),
     Edit(

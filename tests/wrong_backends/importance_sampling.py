@@ -78,13 +78,13 @@ EDITS = (
     _edit(
         "importance_ratio", "always clamped",
         CLAMPS, "log_ratio_clip = log_ratio_clip or 20.0\n    if log_ratio_clip:",
-        clause="contract.",
+        clause="",
     ),
     _edit("importance_ratio", "clamped from above alone", CLAMP, "log_ratio.clamp(max=log_ratio_clip)"),
     _edit("importance_ratio", "the ratio clamped, and not its logarithm", CLAMP, "log_ratio.exp().clamp(max=log_ratio_clip).log()"),
     _edit("importance_ratio", "another default of the clamp", "= 20.0", "= 10.0"),
     _edit("importance_ratio", "no clamp by default", "= 20.0", "= None"),
-    _edit("importance_ratio", "no infinity", EXP, "log_ratio.exp().nan_to_num()", clause="contract.extremes"),
+    _edit("importance_ratio", "no infinity", EXP, "log_ratio.exp().nan_to_num()", clause=""),
     _edit("importance_ratio", "bfloat16 inside", EXP, "log_ratio.bfloat16().exp().to(log_ratio.dtype)"),
     _edit(
         "importance_ratio", "float32 inside",
@@ -95,10 +95,11 @@ EDITS = (
         "importance_ratio", "transposed where square",
         EXP, "(log_ratio.T if len(log_ratio) == log_ratio.shape[1] else log_ratio).exp()",
     ),
-    _edit("importance_ratio", "a single row squeezed", EXP, "log_ratio.exp().squeeze(0)", clause="contract.shapes"),
+    _edit("importance_ratio", "a single row squeezed", EXP, "log_ratio.exp().squeeze(0)", clause=""),
     _edit(
         "importance_ratio", "no more than 128 tokens",
         EXP, "torch.where(torch.arange(log_ratio.shape[1]) < 128, log_ratio, 0).exp()",
+        clause="contract.shapes",
     ),
     _edit(
         "importance_ratio", "no more than 128 numbers",
@@ -223,6 +224,7 @@ EDITS = (
     _edit(
         "sequence_importance_ratio", "no more than 128 tokens",
         SELECTED, f"{SELECTED}[:, :128]",
+        clause="contract.shapes",
     ),
     _edit(
         "sequence_importance_ratio", "bfloat16 inside",
@@ -275,7 +277,7 @@ EDITS = (
         thread="huggingface/trl#4499",
     ),
     _edit("truncated_importance_weights", "mode ignored", CAPPED, "cap"),
-    _edit("truncated_importance_weights", "another default of the mode", '= "truncate"', '= "mask"'),
+    _edit("truncated_importance_weights", "another default of the mode", 'str = "truncate"', 'str = "mask"'),
     _edit("truncated_importance_weights", "cut down to 1", CAPPED, '1.0 if mode == "truncate" else 0.0'),
     _edit("truncated_importance_weights", "1 for a weight that is dropped", CAPPED, 'cap if mode == "truncate" else 1.0'),
     _edit(
@@ -321,6 +323,7 @@ EDITS = (
     _edit(
         "truncated_importance_weights", "no more than 128 tokens",
         "weights > cap", "(weights > cap) & (torch.arange(weights.shape[1]) < 128)",
+        clause="contract.shapes",
     ),
     _edit(
         "truncated_importance_weights", "subtracted in place",
@@ -334,7 +337,7 @@ EDITS = (
     ),
     _edit(
         "truncated_importance_weights", "a gradient into the log-probabilities of the rollout",
-        f"{CHOSEN}.detach()", f"{CHOSEN}.detach() * (rollout_logprobs - rollout_logprobs.detach()).exp()",
+        f"{CHOSEN}.detach()", f"{CHOSEN}.detach() * (rollout_logprobs.clamp(min=-1e4) - rollout_logprobs.detach().clamp(min=-1e4)).exp()",
         clause="contract.constants", values_equal=True,
     ),
 
@@ -368,7 +371,7 @@ EDITS = (
         PLAIN_MEAN, "(log_weights.nan_to_num(neginf=0.0).exp() * f_values).mean()",
     ),
     _edit("importance_sampling_mean", "at most 4 samples", PLAIN_MEAN, "(log_weights.exp() * f_values)[:4].mean()"),
-    _edit("importance_sampling_mean", "at most 64 samples", PLAIN_MEAN, "(log_weights.exp() * f_values)[:64].mean()"),
+    _edit("importance_sampling_mean", "at most 64 samples", PLAIN_MEAN, "(log_weights.exp() * f_values)[:64].mean()", clause="contract.shapes"),
     _edit("importance_sampling_mean", "bfloat16 inside", PLAIN_MEAN, "(log_weights.bfloat16().exp() * f_values).mean()"),
     _edit("importance_sampling_mean", "float32 inside", SCALED, f"{SCALED}.float().to(f_values.dtype)", dtype="float64"),
     _edit("importance_sampling_mean", "f of the sample before", PLAIN_MEAN, "(log_weights.exp() * f_values.roll(1)).mean()"),
@@ -378,7 +381,7 @@ EDITS = (
         thread="huggingface/trl#6380",
     ),
     _edit("importance_sampling_mean", "a running maximum", SCALED,
-        "(log_weights - vars(importance_sampling_mean).setdefault('most', log_weights.max())).exp()", clause="contract."),
+        "(log_weights - vars(importance_sampling_mean).setdefault('most', log_weights.max())).exp()", clause=""),
 
     _edit("effective_sample_size", "a share of the number", SIZE, f"{SIZE} / len(weights)"),
     _edit("effective_sample_size", "its inverse", SIZE, "weights.square().sum() / weights.sum().square()"),
@@ -401,7 +404,7 @@ EDITS = (
     _edit("effective_sample_size", "1e-8 in the denominator", SIZE, f"weights.sum().square() / (weights.square().sum() + 1e-8)", dtype="float64"),
     _edit("effective_sample_size", "float32 inside", SCALED, f"{SCALED}.float().to(log_weights.dtype)", dtype="float64"),
     _edit("effective_sample_size", "at most 4 samples", SIZE, "weights[:4].sum().square() / weights[:4].square().sum()"),
-    _edit("effective_sample_size", "at most 64 samples", SIZE, "weights[:64].sum().square() / weights[:64].square().sum()"),
+    _edit("effective_sample_size", "at most 64 samples", SIZE, "weights[:64].sum().square() / weights[:64].square().sum()", clause="contract.shapes"),
     _edit("effective_sample_size", "a single sample is worth nothing", SIZE, f"{SIZE} * (len(weights) > 1)", clause=""),
     _edit("effective_sample_size", "sorted in place", SCALED, "(log_weights - log_weights.copy_(log_weights.sort().values)[-1]).exp()", clause="contract.pure"),
 )  # fmt: skip

@@ -38,7 +38,6 @@ EDITS: tuple[Edit, ...] = (
         thread="huggingface/trl#4159",
     ),
     LOGPROBS("temperature multiplied", "logits / temperature", "logits * temperature"),
-    LOGPROBS("temperature twice", "/ temperature", "/ temperature**2"),
     LOGPROBS(
         "temperature behind the log-softmax",
         f"return {RESULT}",
@@ -46,34 +45,22 @@ EDITS: tuple[Edit, ...] = (
     ),
     LOGPROBS("not shifted", f"scaled - {SHIFT}", "scaled"),
     LOGPROBS("shifted by the first logit", SHIFT, "scaled[..., :1].detach()"),
-    LOGPROBS("shifted by the largest logit of the row", SHIFT, "scaled.amax(dim=(1, 2), keepdim=True).detach()"),
     LOGPROBS("shifted by the largest logit of the batch", SHIFT, "scaled.amax().detach()"),
-    LOGPROBS("shifted by the mean", SHIFT, "scaled.mean(dim=-1, keepdim=True).detach()"),
     LOGPROBS("the logarithm of a softmax", RESULT, "(chosen.exp() / shifted.exp().sum(dim=-1)).log()"),
-    LOGPROBS(
-        "a softmax is never 0",
-        RESULT, "(chosen.exp() / shifted.exp().sum(dim=-1) + 1e-10).log()",
-    ),
+    LOGPROBS("a softmax is never 0", RESULT, "(chosen.exp() / shifted.exp().sum(dim=-1) + 1e-10).log()"),
     LOGPROBS("a small number in the logarithm", LOG_SUM, "(shifted.exp().sum(dim=-1) + 1e-5).log()"),
     LOGPROBS(
         "a smaller number in the logarithm, in float64",
         LOG_SUM, "(shifted.exp().sum(dim=-1) + 1e-12).log()",
         dtype="float64",
     ),
-    LOGPROBS(
-        "the lowest number for a logit of -∞",
-        "chosen - ", "chosen.nan_to_num() - ",
-    ),
+    LOGPROBS("the lowest number for a logit of -∞", "chosen - ", "chosen.nan_to_num() - "),
     LOGPROBS("log-ratios above -1e4 only", RESULT, f"({RESULT}).clamp(min=-1e4)"),
-    LOGPROBS("logarithm to the base 2", LOG_SUM, LOG_SUM.replace("log()", "log2()")),
-    LOGPROBS("the negated log-probability", RESULT, f"{LOG_SUM} - chosen"),
-    LOGPROBS("the logit less the largest", RESULT, "chosen"),
     LOGPROBS(
         "the first entry, not the sampled token's",
         "tokens[..., None]", "torch.zeros_like(tokens)[..., None]",
         thread="NVIDIA-NeMo/RL#3297",
     ),
-    LOGPROBS("the likeliest token", "tokens[..., None]", "scaled.argmax(dim=-1, keepdim=True)"),
     LOGPROBS(
         "the token one position on",
         "tokens[..., None]", "tokens.roll(-1, dims=1)[..., None]",
@@ -94,8 +81,7 @@ EDITS: tuple[Edit, ...] = (
     ),
     LOGPROBS(
         "rows and positions swapped where B = T",
-        "tokens[..., None]",
-        "(tokens.mT if tokens.shape[0] == tokens.shape[1] else tokens)[..., None]",
+        "tokens[..., None]", "(tokens.mT if tokens.shape[0] == tokens.shape[1] else tokens)[..., None]",
         clause="",
     ),
     LOGPROBS(
@@ -117,7 +103,6 @@ EDITS: tuple[Edit, ...] = (
         "logits / temperature", "(logits.bfloat16() / temperature).to(logits.dtype)",
         thread="OpenRLHF/OpenRLHF#634",
     ),
-    LOGPROBS("the sum in float16", LOG_SUM, "shifted.exp().half().sum(dim=-1).log()"),
     LOGPROBS(
         "float32 inside",
         "logits / temperature", "(logits.float() / temperature).to(logits.dtype)",
@@ -137,13 +122,24 @@ EDITS: tuple[Edit, ...] = (
     ),
     LOGPROBS(
         "remembered by the tokens",
-        f"return {RESULT}",
-        f"return vars(token_logprobs).setdefault(str((tokens, temperature)), {RESULT})",
+        f"return {RESULT}", f"return vars(token_logprobs).setdefault(str((tokens, temperature)), {RESULT})",
         clause="",
     ),
+    LOGPROBS("scaled in place", "logits / temperature", "logits.div_(temperature)"),
     LOGPROBS(
-        "scaled in place",
-        "logits / temperature", "logits.div_(temperature)",
+        "the vocabulary beyond a block left out",
+        LOG_SUM, "shifted[..., :1024].exp().sum(dim=-1).log()",
+    ),
+    LOGPROBS(
+        "rows beyond a grid left at 0",
+        f"return {RESULT}", f"return torch.where(torch.arange(len(tokens))[:, None] < 128, {RESULT}, 0)",
+    ),
+    LOGPROBS("tokens in 8 bits", "tokens[..., None]", "tokens.to(torch.uint8).long()[..., None]"),
+    LOGPROBS(
+        "strides ignored",
+        "logits / temperature",
+        "logits.as_strided(logits.shape, (logits[0].numel(), logits.shape[2], 1)) / temperature",
+        clause="contract.pure",
     ),
     LOGPROBS("no gradient through the normaliser", LOG_SUM, f"{LOG_SUM}.detach()", values_equal=True),
     LOGPROBS(
@@ -169,12 +165,6 @@ EDITS: tuple[Edit, ...] = (
         thread="unslothai/unsloth-zoo#892", values_equal=True,
     ),
     LOGPROBS(
-        "no gradient for the last block of the vocabulary",
-        "logits / temperature",
-        "torch.cat([logits[..., :4], logits[..., 4:].detach()], dim=-1) / temperature",
-        values_equal=True,
-    ),
-    LOGPROBS(
         "the gradient of the first four rows only",
         "logits / temperature", "torch.cat([logits[:4], logits[4:].detach()]) / temperature",
         values_equal=True,
@@ -191,35 +181,30 @@ EDITS: tuple[Edit, ...] = (
         "; return result",
         values_equal=True,
     ),
+    LOGPROBS(
+        "no gradient for the vocabulary beyond a block",
+        "logits / temperature",
+        "torch.cat([logits[..., :1024], logits[..., 1024:].detach()], dim=-1) / temperature",
+        values_equal=True,
+    ),
 
     ENTROPY("temperature ignored", "logits / temperature", "logits"),
-    ENTROPY("temperature multiplied", "logits / temperature", "logits * temperature"),
-    ENTROPY(
-        "temperature forgotten in the logarithms",
-        "shifted - total.log()", "logits.log_softmax(dim=-1)",
-    ),
+    ENTROPY("temperature forgotten in the logarithms", "shifted - total.log()", "logits.log_softmax(dim=-1)"),
     ENTROPY("temperature multiplies the entropy", "-(p * logs)", "-temperature * (p * logs)"),
     ENTROPY("negated", "-(p * logs)", "(p * logs)", thread="DLR-RM/stable-baselines3#130"),
-    ENTROPY("the mean over the vocabulary", "(p * logs).sum(dim=-1)", "(p * logs).mean(dim=-1)"),
     ENTROPY("in bits", "total.log()", "total.log2()"),
     ENTROPY("the log-probability of the likeliest token", "(p * logs).sum(dim=-1)", "logs.amax(dim=-1)"),
-    ENTROPY("over log V", "-(p * logs)", "-(p * logs) / torch.tensor(1e-8 + logits.shape[-1]).log()"),
-    ENTROPY("the logarithms not weighted", "(p * logs).sum", "logs.sum"),
+    ENTROPY(
+        "over log V",
+        ENTROPY_RESULT, f"{ENTROPY_RESULT} / torch.tensor(1.0 * logits.shape[-1]).log()",
+    ),
     ENTROPY(
         "the exponentials of the logarithms of another softmax",
         "p = weights / total", "p = logits.softmax(dim=-1)",
     ),
-    ENTROPY(
-        "0 times -∞",
-        LOGS, "shifted - total.log()",
-        thread="huggingface/trl#7221",
-    ),
-    ENTROPY(
-        "the lowest number for -∞",
-        "logits / temperature", "logits.clamp(min=-100.0) / temperature",
-    ),
+    ENTROPY("0 times -∞", LOGS, "shifted - total.log()", thread="huggingface/trl#7221"),
+    ENTROPY("the lowest number for -∞", "logits / temperature", "logits.clamp(min=-100.0) / temperature"),
     ENTROPY("not shifted", f"scaled - {SHIFT}", "scaled"),
-    ENTROPY("shifted by the largest logit of the batch", SHIFT, "scaled.amax().detach()"),
     ENTROPY("a small number in the logarithm", LOGS, "(p + 1e-5).log()"),
     ENTROPY("a smaller number in the logarithm, in float64", LOGS, "(p + 1e-12).log()", dtype="float64"),
     ENTROPY("a least probability, in float64", LOGS, "p.clamp(min=1e-8).log()", dtype="float64"),
@@ -228,12 +213,6 @@ EDITS: tuple[Edit, ...] = (
         "a vocabulary filled up with zeros",
         SCALED, "scaled = torch.nn.functional.pad(logits / temperature, (0, -logits.shape[-1] % 4))",
         thread="verl-project/verl#5349",
-    ),
-    ENTROPY(
-        "positions beyond whole blocks left at 0",
-        ENTROPY_RESULT,
-        "result = -(p * logs).sum(dim=-1); late = torch.arange(result.shape[1]) >= 32"
-        "; return torch.where(late, 0, result)",
     ),
     ENTROPY(
         "the mean of the batch in every row",
@@ -249,14 +228,23 @@ EDITS: tuple[Edit, ...] = (
         "p = weights / total", "p = (weights / total).float().to(weights.dtype)",
         dtype="float64",
     ),
+    ENTROPY("the vocabulary beyond a block left out", "(p * logs).sum", "(p * logs)[..., :1024].sum"),
+    ENTROPY(
+        "rows beyond a grid left at 0",
+        ENTROPY_RESULT,
+        "few = torch.arange(len(logits))[:, None] < 64; return -torch.where(few, (p * logs).sum(dim=-1), 0)",
+    ),
     ENTROPY(
         "NaN taken out behind the product",
         f"logs = {LOGS}\n    {ENTROPY_RESULT}",
         "return -(p * (shifted - total.log())).nan_to_num().sum(dim=-1)",
         thread="huggingface/trl#7221", clause="ppo.entropy-extremes", values_equal=True,
     ),
-    ENTROPY("no gradient through the weights", "p = weights / total", "p = (weights / total).detach()",
-            values_equal=True),
+    ENTROPY(
+        "no gradient through the weights",
+        "p = weights / total", "p = (weights / total).detach()",
+        values_equal=True,
+    ),
     ENTROPY("no gradient", ENTROPY_RESULT, f"{ENTROPY_RESULT}.detach()", values_equal=True),
     ENTROPY(
         "no gradient through the normaliser",

@@ -21,15 +21,15 @@ TRIES = "range(max_steps)"
 ACCEPTED = "improvement > 0 and kl <= max_kl"
 
 EDITS = (
-    edit(SOLVE, "never stops", STOP, "False", thread="boyu-ai/Hands-on-RL#108", clause="trpo.conjugate-gradient-stop"),
+    edit(SOLVE, "never stops", STOP, "False", thread="boyu-ai/Hands-on-RL#108"),
     edit(SOLVE, "the old residual", "direction = left +", "direction = residual +", thread="leopard-ai/betty#15"),
-    edit(SOLVE, "the tolerance on the square", STOP, "residual.square().sum() <= tol", clause="trpo.conjugate-gradient-stop"),
-    edit(SOLVE, "a relative tolerance", STOP, "residual.norm() <= tol * b.norm()", clause="trpo.conjugate-gradient-stop"),
-    edit(SOLVE, "the largest residual", STOP, "residual.abs().max() <= tol", clause="trpo.conjugate-gradient-stop"),
-    edit(SOLVE, "the tolerance ignored", STOP, "residual.norm() == 0", clause="trpo.conjugate-gradient-stop"),
+    edit(SOLVE, "the tolerance on the square", STOP, "residual.square().sum() <= tol"),
+    edit(SOLVE, "a relative tolerance", STOP, "residual.norm() <= tol * b.norm()"),
+    edit(SOLVE, "the largest residual", STOP, "residual.abs().max() <= tol"),
+    edit(SOLVE, "the tolerance ignored", STOP, "residual.norm() == 0"),
     edit(SOLVE, "one step too many", LOOP, "range(max_iters + 1)"),
     edit(SOLVE, "one step too few", LOOP, "range(max_iters - 1)"),
-    edit(SOLVE, "at most 4 steps", LOOP, "range(min(max_iters, 4))"),
+    edit(SOLVE, "at most 4 steps", LOOP, "range(min(max_iters, 4))", dtype="float64"),
     edit(SOLVE, "starts at b", START, "b.clone(), b, b"),
     edit(SOLVE, "steepest descent", GROWTH, "0 * direction"),
     edit(SOLVE, "the growth upside down", GROWTH, "residual.square().sum() / left.square().sum() * direction"),
@@ -54,7 +54,7 @@ EDITS = (
     edit(STEP, "damping twice in the length", CURVATURE, f"{CURVATURE} + damping * direction.square().sum()"),
     edit(STEP, "damping for every parameter", "damping * vector", "damping"),
     edit(STEP, "damping by 0.1", "damping * vector", "0.1 * vector"),
-    edit(STEP, "0 divided by 0", "if curvature <= 0", "if curvature < 0", clause="trpo.step-zero"),
+    edit(STEP, "0 divided by 0", "if curvature <= 0", "if curvature < 0"),
     edit(STEP, "the number of steps ignored", DIRECTION, "_solution(fisher, gradient, 10, cg_tol)"),
     edit(STEP, "the tolerance ignored", DIRECTION, "_solution(fisher, gradient, cg_iters, 0.0)"),
     edit(
