@@ -27,8 +27,6 @@ class Miss:
 
     answer: Answer
     nearest: Hypothesis
-    tried: int
-    """How many readings were left to try."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _narrow(
         if consistent:
             left = consistent
             continue
-        found.misses.append(Miss(answer, min(longer, key=judge), len(longer)))
+        found.misses.append(Miss(answer, min(longer, key=judge)))
         if answer.call.observation.main:
             return left
     return [h for one in left for h in family.extended(one, None, accepted)]

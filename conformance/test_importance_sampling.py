@@ -97,6 +97,7 @@ def test_truncated_weights(run: Run) -> None:
     """min(w, C), or w where it is at most C and 0 elsewhere."""
     for mode in ("truncate", "mask"):
         run.over(VALUE_REGIONS, run.conforms, mode=mode)
+    run.over(("exact",), run.conforms, cap=1.0, mode="mask")
     run.over(("generic",), lambda case: run.at_default(case, "mode"), mode="truncate")
 
 

@@ -29,6 +29,18 @@ def test_stops(run: Run) -> None:
     run.over(REGIONS, check)
 
 
+@clauses("trpo.conjugate-gradient")
+@operations("conjugate_gradient")
+def test_each_number_of_steps(run: Run) -> None:
+    """The point after 1, 2 ... steps, up to the solution after as many as there are dimensions."""
+
+    def check(case: Case) -> None:
+        for steps in range(1, len(case.arguments["b"]) + 1):
+            run.conforms(_at(run, case, max_iters=steps))
+
+    run.over(REGIONS, check, tol=0.0)
+
+
 @clauses("trpo.conjugate-gradient-stop")
 @operations("conjugate_gradient")
 def test_tolerance(run: Run) -> None:
@@ -49,6 +61,14 @@ def test_tolerance(run: Run) -> None:
 def test_step(run: Run) -> None:
     """√(2δ / s·Fs) s."""
     run.over(REGIONS, run.conforms)
+
+
+@clauses("trpo.step-damping")
+@operations("trust_region_step")
+def test_damping(run: Run) -> None:
+    """Damping in the direction and in its length."""
+    for region, damping in (("exact", 1.0), ("generic", 0.1)):
+        run.over((region,), run.conforms, damping=damping, max_kl=0.5)
 
 
 @clauses("trpo.step-zero")

@@ -38,11 +38,11 @@ def _masked(backend: Backend, call: Call) -> Iterator[Trait]:
     if not isinstance(answer, Answer):
         return
     same, finite = (_unmoved(backend, answer, number) for number in (GARBAGE, np.nan))
-    if not same:
+    if same is False:
         yield Trait("numbers at masked positions change the answers", "contract.masked-garbage")
-    elif not finite:
+    elif finite is False:
         yield Trait("a NaN at a masked position spreads", "contract.masked-nonfinite")
-    else:
+    elif same and finite:
         yield Trait("numbers at masked positions do not matter, NaN included", "contract.masked-nonfinite")
     mask = call.case.arguments["mask"]
     if answer.got.shape == mask.shape:
@@ -53,8 +53,8 @@ def _masked(backend: Backend, call: Call) -> Iterator[Trait]:
         )
 
 
-def _unmoved(backend: Backend, answer: Answer, number: float) -> bool:
-    """Whether the judged part of an answer stays what it was with a number at all masked positions."""
+def _unmoved(backend: Backend, answer: Answer, number: float) -> bool | None:
+    """Whether the judged answers are the same with a number at all masked positions; None if refused."""
     case, mask = answer.call.case, answer.call.case.arguments["mask"]
     filled = {
         name: np.where(mask, x, number)
@@ -63,7 +63,7 @@ def _unmoved(backend: Backend, answer: Answer, number: float) -> bool:
     }
     other = ask(backend, replace(answer.call, case=case.with_arguments(**filled)))
     if not isinstance(other, Answer):
-        return False
+        return None
     return all(other.got[place] == answer.got[place] for place in judged(case, answer.got))
 
 

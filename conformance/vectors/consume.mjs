@@ -13,10 +13,13 @@ function number(text) {
   return (sign ? -1 : 1) * parseInt(whole + fraction, 16) * 2 ** (exponent - 4 * fraction.length);
 }
 
+const integer = (text) => (Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
+
 function array({ type, shape, data }) {
   if (type === "none") return null;
   const rows = (flat, n) => Array.from({ length: flat.length / n }, (_, k) => flat.slice(k * n, (k + 1) * n));
-  return shape.reduceRight(rows, type === "float" ? data.map(number) : data)[0];
+  const read = { float: number, int: integer, bool: Boolean }[type];
+  return shape.reduceRight(rows, data.map((value) => read(value)))[0];
 }
 
 const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0);

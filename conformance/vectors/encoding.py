@@ -107,12 +107,10 @@ def _array(x: np.ndarray | None) -> dict[str, Any]:
     if x is None:
         return {"type": "none"}
     kind = {"f": "float", "b": "bool", "i": "int"}[x.dtype.kind]
-    data = x.ravel().tolist()
-    return {"type": kind, "shape": list(x.shape), "data": _hexadecimals(data) if kind == "float" else data}
-
-
-def _hexadecimals(data: list[float]) -> list[str]:
-    return [hexadecimal(x) for x in data]
+    encode = {"float": hexadecimal, "bool": bool, "int": str}[
+        kind
+    ]  # many a JSON reader rounds large integers
+    return {"type": kind, "shape": list(x.shape), "data": [encode(value) for value in x.ravel().tolist()]}
 
 
 def _option(x: Any) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
 
-from conformance.backend import Backend, Limited
+from conformance.backend import Backend, Limited, Output
 from conformance.callables import bind
 from conformance.cases import MAX_TOKENS, Case, draw_case
 from conformance.draws import ByText
@@ -27,11 +26,6 @@ from conformance.run import NonConformance, Run, Unclear
 from reference.numbers.formats import FORMATS
 
 SUITE = Path(__file__).parent.parent
-ANYTHING = cast(
-    Backend, SimpleNamespace(limits=lambda operation: {}, provided=dict.fromkeys(OPERATIONS), device="cpu")
-)
-"""A backend that takes every value of every option; the recorder asks it for no answer."""
-
 SHORT = 7
 """Tokens of a row, at most, to keep the files small; the first generic input of each test is not cut."""
 
@@ -44,6 +38,49 @@ SINGLE_CALLS = {
 
 FILLED = {"contract.masked-garbage", "contract.masked-nonfinite"}
 """Clauses whose tests call three or four times with each input: a third of the inputs will do."""
+
+
+class Reference:
+    """A backend that answers with the reference, rounded to the dtype."""
+
+    what, device, provided = "reference", "cpu", dict.fromkeys(OPERATIONS)
+
+    def limits(self, operation: str) -> dict[str, tuple[Any, ...]]:
+        """No option is limited."""
+        return {}
+
+    def call(
+        self,
+        operation: str,
+        arguments: dict[str, Any],
+        options: dict[str, Any],
+        dtype: str,
+        layout: str = "plain",
+    ) -> Output:
+        """The result of one call."""
+        known = OPERATIONS[operation]
+        with np.errstate(all="ignore"):
+            answer = known.reference(*bind(operation, tuple(arguments.values())), **options)
+        values = [answer[key] for key in known.keys] if known.keys else answer
+        return Output(FORMATS[dtype].round(np.asarray(values, dtype=np.float64)), dtype)
+
+    def gradients(
+        self,
+        operation: str,
+        arguments: dict[str, Any],
+        options: dict[str, Any],
+        dtype: str,
+        names: list[str],
+        upstream: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """The gradients in the named arguments."""
+        known = OPERATIONS[operation]
+        assert known.gradient is not None
+        with np.errstate(all="ignore"):
+            found = known.gradient(upstream, *bind(operation, tuple(arguments.values())), **options)
+        each = found if isinstance(found, tuple) else (found,)
+        slopes = {name: FORMATS[dtype].round(x) for name, x in zip(known.differentiable, each, strict=True)}
+        return {name: slopes[name] for name in names}
 
 
 @dataclass
@@ -100,27 +137,17 @@ class Recorder(Run):
         return super().upstream(case, crc32(f"{self.test} {self.dtype} {len(self.demands)}".encode()))
 
     def call(self, case: Case, layout: str = "plain") -> np.ndarray:
-        """Keep the call, and answer with the reference."""
-        demand, operation = self._latest(case), OPERATIONS[case.operation]
+        """Keep the call, with the answers that are permitted."""
+        demand = self._latest(case)
         if demand.result is None:
             demand.result = permitted(case)
-        with np.errstate(all="ignore"):
-            answer = operation.reference(*bind(case.operation, _positional(case)), **case.options)
-        return _rounded(case, [answer[key] for key in operation.keys] if operation.keys else answer)
+        return super().call(case, layout)
 
     def gradients(self, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
-        """Keep the call, and answer with the reference."""
-        demand, operation = self._latest(case), OPERATIONS[case.operation]
+        """Keep the call, with the gradients that are permitted."""
+        demand = self._latest(case)
         demand.upstream, demand.gradients = upstream, permitted_gradients(case, upstream)
-        assert operation.gradient is not None
-        with np.errstate(all="ignore"):
-            slopes = operation.gradient(upstream, *bind(case.operation, _positional(case)), **case.options)
-        each = slopes if isinstance(slopes, tuple) else (slopes,)
-        return {
-            name: _rounded(case, x)
-            for name, x in zip(operation.differentiable, each, strict=True)
-            if name in names
-        }
+        return super().gradients(case, names, upstream)
 
     def judge(self, *_: Any) -> None:
         """Judge nothing: what is permitted is kept with the call."""
@@ -142,7 +169,14 @@ def demands(operation: str, dtype: str, inputs: int, seed: int) -> Iterator[Dema
         if operation in named_operations(test) and _of_single_calls(slugs):
             fewer = math.ceil(inputs / 3) if FILLED.issuperset(slugs) else inputs
             recorder = Recorder(
-                ANYTHING, operation, dtype, "default", seed, name, clauses=slugs, inputs=fewer
+                cast(Backend, Reference()),
+                operation,
+                dtype,
+                "default",
+                seed,
+                name,
+                clauses=slugs,
+                inputs=fewer,
             )
             test(recorder)
             yield from (demand for demand in recorder.demands if demand.case.region != "ordinary")
@@ -171,11 +205,3 @@ def named_operations(test: Any) -> tuple[str, ...]:
 
 def _of_single_calls(slugs: tuple[str, ...]) -> bool:
     return SINGLE_CALLS.issuperset(slug for slug in slugs if slug.startswith("contract."))
-
-
-def _positional(case: Case) -> tuple[Any, ...]:
-    return tuple(case.arguments.values())
-
-
-def _rounded(case: Case, answer: Any) -> np.ndarray:
-    return FORMATS[case.dtype].round(np.asarray(answer, dtype=np.float64))

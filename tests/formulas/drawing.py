@@ -180,7 +180,7 @@ def _numbers(domain: str) -> np.ndarray:
 @cache
 def _log_ratios() -> np.ndarray:
     nasty = [x for x in log_ratios(FLOAT64, exact=False, extreme=True) if _has_exponential(x)]
-    nasty += [0.0, 1.0, -1.0, 0.5, 2.0, -2.0]  # margins that meet a hinge
+    nasty += [0.0, 1.0, -1.0, 0.5, 2.0, -2.0]
     return np.concatenate([np.resize(nasty, 256 - len(_DENSE)), 0.3 * _DENSE])
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import Phase, find, given, settings
 
+from conformance.cases import Case
 from conformance.operations import CHAPTERS as OPERATIONS_OF
 from conformance.operations import OPERATIONS
 from conformance.protocol import Operation
@@ -57,7 +59,7 @@ def test_agreement(operation: Operation) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["importance_ratio", "kl_estimate", "policy_loss", "value_loss", "dpo_loss", "grpo_loss"]
+    "name", ["importance_ratio", "kl_estimate", "policy_loss", "value_loss", "grpo_loss"]
 )
 def test_corners_are_among_the_inputs(name: str) -> None:
     """Calls on which a gradient has two sides, both of which have to lie in the reference's."""
@@ -67,6 +69,16 @@ def test_corners_are_among_the_inputs(name: str) -> None:
         return len(slopes) == 2 and slopes[0] != slopes[1]
 
     find(calls(name), has_two_sides, settings=DRAWN)
+
+
+def test_both_sides_of_the_hinge() -> None:
+    """βh = 1, which few draws meet."""
+    names = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
+    arguments = {name: np.array([x]) for name, x in zip(names, (-1.0, -3.0, -2.0, -2.0), strict=True)}
+    options = {"beta": 0.5, "label_smoothing": 0.0, "loss_type": "hinge"}
+    call = Call(Case("dpo_loss", arguments, options, "float64", "corner"), np.array(-1.5), in_floats=True)
+    assert len(second(OPERATIONS["dpo_loss"], DEFINITIONS["dpo_loss"], call).slopes) == 2
+    assert agrees(OPERATIONS["dpo_loss"], DEFINITIONS["dpo_loss"], call)
 
 
 @every_operation

@@ -4,13 +4,15 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from conformance.asking import Answer, Call, calls
+from conformance.cases import REGIONS, Case, cases
 from conformance.conventions import FAMILIES, hypotheses
 from conformance.conventions.family import Family, Hypothesis
 from conformance.identify import distance, identify
 from conformance.operations import OPERATIONS
-from conformance.oracle import computed
+from conformance.oracle import computed, permitted_by
 from spec.registry import current
 from tests.identify.formulas import FormulaBackend
 
@@ -91,3 +93,22 @@ def _answers(call: Call, reading: Hypothesis) -> bytes:
     formula = reading.gradient if call.upstream else reading.formula
     assert formula is not None
     return computed(call.case, formula, *call.upstream).tobytes()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_reading_runs_on_whatever_the_suite_draws(operation: str) -> None:
+    limits = settings(
+        max_examples=2,
+        database=None,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def check(case: Case) -> None:
+        for edit in hypotheses(operation):
+            shape = permitted_by(case, edit.formula).balls.shape
+            assert shape == OPERATIONS[operation].result_shape(case.arguments)
+
+    for region in REGIONS:
+        limits(given(case=cases(operation, region, "float32"))(check))()

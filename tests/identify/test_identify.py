@@ -271,7 +271,7 @@ def test_an_operation_that_never_answers() -> None:
 def test_an_operation_that_ends_its_process_ends_alone() -> None:
     found = identified("third_library", "td_errors")
     assert not found.known
-    assert "killed its process (exit status 3)" in found.failure
+    assert "killed its process (exit status 3" in found.failure
     assert identify(backend("third_library"), "effective_sample_size", "float32").known
 
 

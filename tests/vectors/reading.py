@@ -53,8 +53,8 @@ def array(x: dict[str, Any]) -> Any:
     """An argument, None if it is left out."""
     if x["type"] == "none":
         return None
-    data = map(_number, x["data"]) if x["type"] == "float" else x["data"]
-    return np.array(list(data), dtype=NUMPY[x["type"]]).reshape(x["shape"])
+    decode = {"float": _number, "bool": bool, "int": int}[x["type"]]
+    return np.array([decode(value) for value in x["data"]], dtype=NUMPY[x["type"]]).reshape(x["shape"])
 
 
 def _intervals(what: str, permitted: dict[str, Any]) -> list[Interval | None]:

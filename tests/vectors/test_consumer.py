@@ -129,8 +129,7 @@ def test_what_is_no_answer_fails(module: str, said: str, vectors: Path, tmp_path
 
 def test_cases_that_are_not_served_are_skipped(vectors: Path, tmp_path: Path) -> None:
     refusal = "if (estimator === 'k3') throw Object.assign(new Error(), { name: 'NotImplementedError' });"
-    head = "export function kl_estimate(logprobs, ref_logprobs, { estimator, log_ratio_clip, value_clip }) {"
-    assert head in TOY
+    (head,) = re.findall(r"^export function kl_estimate\(.*\{$", TOY, re.MULTILINE)
     done = consume(vectors, TOY.replace(head, head + refusal), tmp_path)
     assert done.returncode == 0
     assert re.search(

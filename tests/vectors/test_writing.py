@@ -174,7 +174,7 @@ def test_another_seed_and_more_cases_are_other_cases(folder: Path, tmp_path: Pat
     assert main(["vectors", str(tmp_path / "seed"), *options, "--cases", "1", "--seed", "1"]) == 0
     assert main(["vectors", str(tmp_path / "more"), *options, "--cases", "2"]) == 0
     before, other, more = (list(read(x / name)) for x in (folder, tmp_path / "seed", tmp_path / "more"))
-    assert len(more) == 2 * len(before) == 2 * len(other)
+    assert len(more) > len(before) == len(other)
     assert [same(a.case, b.case) for a, b in zip(before, other, strict=True)].count(True) < len(before) / 2
 
 

@@ -21,7 +21,7 @@ export function td_errors(rewards, values, mask, bootstrap_value, { gamma }) {
     mask[b][t] ? [rewards[b][t] + gamma * next - values[b][t], values[b][t]] : [0, next]);
 }
 
-export function gae(rewards, values, mask, bootstrap_value, { gamma, lam, masked }) {
+export function gae(rewards, values, mask, bootstrap_value, { gamma, lam, masked = "skip" }) {
   const start = (b) => ({ value: bootstrap_value[b], advantage: 0 });
   return backwards(rewards, mask, start, (b, t, next, following) => {
     const active = mask[b][t];
@@ -39,7 +39,7 @@ export function discounted_returns(rewards, mask, bootstrap_value, { gamma }) {
   });
 }
 
-export function whiten(x, mask, { shift_mean, ddof, eps }) {
+export function whiten(x, mask, { shift_mean = true, ddof = 1, eps = 1e-8 }) {
   const active = selected(x, mask);
   if (active.length <= ddof) return zip(() => 0, x);
   const mean = sum(active) / active.length;
@@ -47,7 +47,7 @@ export function whiten(x, mask, { shift_mean, ddof, eps }) {
   return zip((value) => (value - mean) / Math.sqrt(variance + eps) + (shift_mean ? 0 : mean), x);
 }
 
-export function importance_ratio(logprobs, old_logprobs, { log_ratio_clip }) {
+export function importance_ratio(logprobs, old_logprobs, { log_ratio_clip = 20 }) {
   return zip((x, y) => Math.exp(clamp(x - y, log_ratio_clip)), logprobs, old_logprobs);
 }
 
@@ -59,12 +59,12 @@ const ESTIMATORS = {
 };
 const SLOPES = { k1: () => 1, k2: (l) => l, k3: (l) => -Math.expm1(-l), abs: Math.sign };
 
-export function kl_estimate(logprobs, ref_logprobs, { estimator, log_ratio_clip, value_clip }) {
+export function kl_estimate(logprobs, ref_logprobs, { estimator = "k1", log_ratio_clip = null, value_clip = null }) {
   const estimate = (x, y) => clamp(ESTIMATORS[estimator](clamp(x - y, log_ratio_clip)), value_clip);
   return zip(estimate, logprobs, ref_logprobs);
 }
 
-export function aggregate(x, mask, { mode, horizon, empty_rows }) {
+export function aggregate(x, mask, { mode = "token-mean", horizon = null, empty_rows = "count" }) {
   const rows = x.map((row, b) => row.filter((_, t) => mask[b][t]));
   const tokens = rows.flat().length;
   if (tokens === 0) return 0;
@@ -78,7 +78,7 @@ export function aggregate(x, mask, { mode, horizon, empty_rows }) {
   return sum(rows.map((row) => sum(row) / divisor(row))) / counted;
 }
 
-export function policy_metrics(logprobs, old_logprobs, advantages, mask, { clip_low, clip_high, dual_clip }) {
+export function policy_metrics(logprobs, old_logprobs, advantages, mask, { clip_low, clip_high, dual_clip = null }) {
   const [tokens, olds, gains] = [logprobs, old_logprobs, advantages].map((x) => selected(x, mask));
   const ratios = tokens.map((value, k) => Math.exp(value - olds[k]));
   const share = (holds) => ratios.filter(holds).length / Math.max(tokens.length, 1);
@@ -89,7 +89,7 @@ export function policy_metrics(logprobs, old_logprobs, advantages, mask, { clip_
   };
 }
 
-export function group_advantages(scores, group_ids, { scale, ddof, eps }) {
+export function group_advantages(scores, group_ids, { scale = "std", ddof = 1, eps = 1e-6 }) {
   return scores.map((score, b) => {
     const group = scores.filter((_, k) => group_ids[k] === group_ids[b]);
     if (group.every((other) => other === score)) return 0;
@@ -114,7 +114,7 @@ export function conjugate_gradient(matvec, b, { max_iters, tol }) {
   return solution;
 }
 
-export function backtracking_line_search(evaluate, parameters, full_step, { max_kl, backtrack, max_steps }) {
+export function backtracking_line_search(evaluate, parameters, full_step, { max_kl, backtrack = 0.5, max_steps = 10 }) {
   for (let j = 0; j < max_steps; j++) {
     const point = zip((x, step) => x + backtrack ** j * step, parameters, full_step);
     const [improvement, kl] = evaluate(point);
@@ -124,7 +124,7 @@ export function backtracking_line_search(evaluate, parameters, full_step, { max_
 }
 
 export const gradients = {
-  kl_estimate(upstream, logprobs, ref_logprobs, { estimator, log_ratio_clip, value_clip }) {
+  kl_estimate(upstream, logprobs, ref_logprobs, { estimator = "k1", log_ratio_clip = null, value_clip = null }) {
     const outside = (x, bound) => bound !== null && Math.abs(x) > bound;
     const slope = (above, x, y) => {
       const l = clamp(x - y, log_ratio_clip);

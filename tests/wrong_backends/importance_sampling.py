@@ -74,18 +74,30 @@ EDITS = (
         "importance_ratio", "a quotient of probabilities",
         LOG_RATIO, f"(logprobs.exp() / {OLD}.exp()).log()",
     ),
-    _edit("importance_ratio", "the clamp ignored", CLAMPS, "if not log_ratio_clip:\n        log_ratio_clip = 1e9"),
+    _edit(
+        "importance_ratio", "the clamp ignored",
+        CLAMPS, "if not log_ratio_clip:\n        log_ratio_clip = 1e9",
+    ),
     _edit(
         "importance_ratio", "always clamped",
         CLAMPS, "log_ratio_clip = log_ratio_clip or 20.0\n    if log_ratio_clip:",
         clause="",
     ),
-    _edit("importance_ratio", "clamped from above alone", CLAMP, "log_ratio.clamp(max=log_ratio_clip)"),
-    _edit("importance_ratio", "the ratio clamped, and not its logarithm", CLAMP, "log_ratio.exp().clamp(max=log_ratio_clip).log()"),
+    _edit(
+        "importance_ratio", "clamped from above alone",
+        CLAMP, "log_ratio.clamp(max=log_ratio_clip)",
+    ),
+    _edit(
+        "importance_ratio", "the ratio clamped, and not its logarithm",
+        CLAMP, "log_ratio.exp().clamp(max=log_ratio_clip).log()",
+    ),
     _edit("importance_ratio", "another default of the clamp", "= 20.0", "= 10.0"),
     _edit("importance_ratio", "no clamp by default", "= 20.0", "= None"),
     _edit("importance_ratio", "no infinity", EXP, "log_ratio.exp().nan_to_num()", clause=""),
-    _edit("importance_ratio", "bfloat16 inside", EXP, "log_ratio.bfloat16().exp().to(log_ratio.dtype)"),
+    _edit(
+        "importance_ratio", "bfloat16 inside",
+        EXP, "log_ratio.bfloat16().exp().to(log_ratio.dtype)",
+    ),
     _edit(
         "importance_ratio", "float32 inside",
         EXP, "log_ratio.float().exp().to(log_ratio.dtype)",
@@ -95,7 +107,11 @@ EDITS = (
         "importance_ratio", "transposed where square",
         EXP, "(log_ratio.T if len(log_ratio) == log_ratio.shape[1] else log_ratio).exp()",
     ),
-    _edit("importance_ratio", "a single row squeezed", EXP, "log_ratio.exp().squeeze(0)", clause=""),
+    _edit(
+        "importance_ratio", "a single row squeezed",
+        EXP, "log_ratio.exp().squeeze(0)",
+        clause="",
+    ),
     _edit(
         "importance_ratio", "no more than 128 tokens",
         EXP, "torch.where(torch.arange(log_ratio.shape[1]) < 128, log_ratio, 0).exp()",
@@ -103,7 +119,8 @@ EDITS = (
     ),
     _edit(
         "importance_ratio", "no more than 128 numbers",
-        EXP, "log_ratio.exp().flatten().index_fill(0, torch.arange(128, max(128, log_ratio.numel())), 1)"
+        EXP,
+        "log_ratio.exp().flatten().index_fill(0, torch.arange(128, max(128, log_ratio.numel())), 1)"
         ".view(log_ratio.shape)",
     ),
     _edit(
@@ -118,8 +135,8 @@ EDITS = (
     ),
     _edit(
         "importance_ratio", "clamped after the exponential",
-        f"log_ratio = {CLAMP}", "e = 2.718281828459045"
-        "; return log_ratio.exp().clamp(e**-log_ratio_clip, e**log_ratio_clip)",
+        f"log_ratio = {CLAMP}",
+        "e = 2.718281828459045" "; return log_ratio.exp().clamp(e**-log_ratio_clip, e**log_ratio_clip)",
         values_equal=True,
     ),
     _edit(
@@ -132,7 +149,11 @@ EDITS = (
         EXP, "(log_ratio.exp().detach() + (log_ratio - log_ratio.detach()))",
         values_equal=True,
     ),
-    _edit("importance_ratio", "no gradient", "logprobs - ", "logprobs.detach() - ", values_equal=True),
+    _edit(
+        "importance_ratio", "no gradient",
+        "logprobs - ", "logprobs.detach() - ",
+        values_equal=True,
+    ),
     _edit(
         "importance_ratio", "a gradient into the old log-probabilities",
         OLD, "old_logprobs",
@@ -149,13 +170,19 @@ EDITS = (
         thread="linkedin/Liger-Kernel#1268", values_equal=True,
     ),
 
-    _edit("sequence_importance_ratio", "new and old exchanged", "(log_ratio.sum(1)", "(-log_ratio.sum(1)"),
+    _edit(
+        "sequence_importance_ratio", "new and old exchanged",
+        "(log_ratio.sum(1)", "(-log_ratio.sum(1)",
+    ),
     _edit("sequence_importance_ratio", "the product of the ratios", MEAN, "log_ratio.sum(1)"),
     _edit(
         "sequence_importance_ratio", "the mean of the ratios",
         SEQUENCE, "(log_ratio.exp() * mask).sum(1) / count",
     ),
-    _edit("sequence_importance_ratio", "divided by the width", "mask.sum(1)", "torch.ones_like(mask).sum(1)"),
+    _edit(
+        "sequence_importance_ratio", "divided by the width",
+        "mask.sum(1)", "torch.ones_like(mask).sum(1)",
+    ),
     _edit(
         "sequence_importance_ratio", "holes counted",
         "mask.sum(1)", "(mask.flip(1).cumsum(1) > 0).sum(1)",
@@ -235,7 +262,11 @@ EDITS = (
         "/ count", "* (1 / count)",
         dtype="float64",
     ),
-    _edit("sequence_importance_ratio", "no gradient", "logprobs - ", "logprobs.detach() - ", values_equal=True),
+    _edit(
+        "sequence_importance_ratio", "no gradient",
+        "logprobs - ", "logprobs.detach() - ",
+        values_equal=True,
+    ),
     _edit(
         "sequence_importance_ratio", "a gradient into the old log-probabilities",
         OLD, "old_logprobs",
@@ -262,35 +293,59 @@ EDITS = (
         values_equal=True,
     ),
 
-    _edit("truncated_importance_weights", "the two exchanged", WEIGHTS, "(rollout_logprobs - old_logprobs).exp()"),
+    _edit(
+        "truncated_importance_weights", "the two exchanged",
+        WEIGHTS, "(rollout_logprobs - old_logprobs).exp()",
+    ),
     _edit(
         "truncated_importance_weights", "the old log-probabilities for those of the rollout",
         WEIGHTS, "(old_logprobs - old_logprobs).exp()",
         thread="huggingface/trl#4857",
     ),
     _edit("truncated_importance_weights", "cap ignored", "weights > cap", "weights > 2.0"),
-    _edit("truncated_importance_weights", "the logarithm capped", "weights > cap", "weights.log() > cap"),
-    _edit("truncated_importance_weights", "a weight at the cap dropped", "weights > cap", "weights >= cap"),
+    _edit(
+        "truncated_importance_weights", "the logarithm capped",
+        "weights > cap", "weights.log() > cap",
+    ),
+    _edit(
+        "truncated_importance_weights", "a weight at the cap dropped",
+        "weights > cap", "weights >= cap",
+    ),
     _edit(
         "truncated_importance_weights", "modes exchanged",
         'mode == "truncate"', 'mode != "truncate"',
         thread="huggingface/trl#4499",
     ),
     _edit("truncated_importance_weights", "mode ignored", CAPPED, "cap"),
-    _edit("truncated_importance_weights", "another default of the mode", 'str = "truncate"', 'str = "mask"'),
-    _edit("truncated_importance_weights", "cut down to 1", CAPPED, '1.0 if mode == "truncate" else 0.0'),
-    _edit("truncated_importance_weights", "1 for a weight that is dropped", CAPPED, 'cap if mode == "truncate" else 1.0'),
+    _edit(
+        "truncated_importance_weights", "another default of the mode",
+        'str = "truncate"', 'str = "mask"',
+    ),
+    _edit(
+        "truncated_importance_weights", "cut down to 1",
+        CAPPED, '1.0 if mode == "truncate" else 0.0',
+    ),
+    _edit(
+        "truncated_importance_weights", "1 for a weight that is dropped",
+        CAPPED, 'cap if mode == "truncate" else 1.0',
+    ),
     _edit(
         "truncated_importance_weights", "no weight below 1",
         WEIGHTS, f"{WEIGHTS}.clamp(min=1)",
         thread="NovaSky-AI/SkyRL#1928",
     ),
-    _edit("truncated_importance_weights", "a band, not a cap", "weights > cap", "(weights > cap) | (weights < 1e-3)"),
+    _edit(
+        "truncated_importance_weights", "a band, not a cap",
+        "weights > cap", "(weights > cap) | (weights < 1e-3)",
+    ),
     _edit(
         "truncated_importance_weights", "log-ratios clamped first",
         WEIGHTS, "(old_logprobs - rollout_logprobs).clamp(-20, 20).exp()",
     ),
-    _edit("truncated_importance_weights", "infinity is 0", WEIGHTS, f"{WEIGHTS}.nan_to_num(posinf=0.0)"),
+    _edit(
+        "truncated_importance_weights", "infinity is 0",
+        WEIGHTS, f"{WEIGHTS}.nan_to_num(posinf=0.0)",
+    ),
     _edit(
         "truncated_importance_weights", "a log-ratio that is not finite is 0",
         WEIGHTS, "(old_logprobs - rollout_logprobs).nan_to_num(posinf=0.0, neginf=0.0).exp()",
@@ -300,7 +355,10 @@ EDITS = (
         WEIGHTS, "torch.where(old_logprobs.isinf(), 0, old_logprobs - rollout_logprobs).exp()",
     ),
     _edit("truncated_importance_weights", "1e-8 added", WEIGHTS, f"({WEIGHTS} + 1e-8)"),
-    _edit("truncated_importance_weights", "the mean of the weights made 1", WEIGHTS, f"({WEIGHTS} / {WEIGHTS}.mean())"),
+    _edit(
+        "truncated_importance_weights", "the mean of the weights made 1",
+        WEIGHTS, f"({WEIGHTS} / {WEIGHTS}.mean())",
+    ),
     _edit(
         "truncated_importance_weights", "a weight for each row",
         WEIGHTS, "(old_logprobs - rollout_logprobs).mean(1, keepdim=True).expand_as(old_logprobs).exp()",
@@ -315,7 +373,11 @@ EDITS = (
         WEIGHTS, WEIGHTS.replace("rollout_logprobs", "rollout_logprobs[torch.arange(len(old_logprobs)) % 4]"),
         thread="modelscope/ms-swift#9128",
     ),
-    _edit("truncated_importance_weights", "float32 inside", WEIGHTS, f"{WEIGHTS}.float().double()", dtype="float64"),
+    _edit(
+        "truncated_importance_weights", "float32 inside",
+        WEIGHTS, f"{WEIGHTS}.float().double()",
+        dtype="float64",
+    ),
     _edit(
         "truncated_importance_weights", "float16 inside",
         WEIGHTS, "(old_logprobs - rollout_logprobs).half().exp().to(old_logprobs.dtype)",
@@ -337,30 +399,66 @@ EDITS = (
     ),
     _edit(
         "truncated_importance_weights", "a gradient into the log-probabilities of the rollout",
-        f"{CHOSEN}.detach()", f"{CHOSEN}.detach() * (rollout_logprobs.clamp(min=-1e4) - rollout_logprobs.detach().clamp(min=-1e4)).exp()",
+        f"{CHOSEN}.detach()",
+        f"{CHOSEN}.detach() * (rollout_logprobs.clamp(min=-1e4) -"
+        " rollout_logprobs.detach().clamp(min=-1e4)).exp()",
         clause="contract.constants", values_equal=True,
     ),
 
     _edit("importance_sampling_mean", "the weights forgotten", PLAIN_MEAN, "f_values.mean()"),
-    _edit("importance_sampling_mean", "log-weights for weights", PLAIN_MEAN, "(log_weights * f_values).mean()"),
-    _edit("importance_sampling_mean", "inverse weights", PLAIN_MEAN, "((-log_weights).exp() * f_values).mean()"),
-    _edit("importance_sampling_mean", "the sum", PLAIN_MEAN, "(log_weights.exp() * f_values).sum()"),
+    _edit(
+        "importance_sampling_mean", "log-weights for weights",
+        PLAIN_MEAN, "(log_weights * f_values).mean()",
+    ),
+    _edit(
+        "importance_sampling_mean", "inverse weights",
+        PLAIN_MEAN, "((-log_weights).exp() * f_values).mean()",
+    ),
+    _edit(
+        "importance_sampling_mean", "the sum",
+        PLAIN_MEAN, "(log_weights.exp() * f_values).sum()",
+    ),
     _edit(
         "importance_sampling_mean", "divided by one less than the number",
         PLAIN_MEAN, "(log_weights.exp() * f_values).sum() / max(len(f_values) - 1, 1)",
     ),
-    _edit("importance_sampling_mean", "weights capped", PLAIN_MEAN, "(log_weights.exp().clamp(max=10) * f_values).mean()"),
+    _edit(
+        "importance_sampling_mean", "weights capped",
+        PLAIN_MEAN, "(log_weights.exp().clamp(max=10) * f_values).mean()",
+    ),
     _edit("importance_sampling_mean", "never normalised", "if self_normalized:", "if False:"),
     _edit("importance_sampling_mean", "always normalised", "if self_normalized:", "if True:"),
     _edit("importance_sampling_mean", "normalised by default", "= False", "= True"),
-    _edit("importance_sampling_mean", "normalised by the number too", NORMALISED, "(weights * f_values).mean() / weights.sum()"),
-    _edit("importance_sampling_mean", "normalised by the number alone", NORMALISED, "(weights * f_values).mean()"),
-    _edit("importance_sampling_mean", "normalised by the squares", NORMALISED, "(weights * f_values).sum() / weights.square().sum().sqrt()"),
+    _edit(
+        "importance_sampling_mean", "normalised by the number too",
+        NORMALISED, "(weights * f_values).mean() / weights.sum()",
+    ),
+    _edit(
+        "importance_sampling_mean", "normalised by the number alone",
+        NORMALISED, "(weights * f_values).mean()",
+    ),
+    _edit(
+        "importance_sampling_mean", "normalised by the squares",
+        NORMALISED, "(weights * f_values).sum() / weights.square().sum().sqrt()",
+    ),
     _edit("importance_sampling_mean", "the exponential overflows", SCALED, "log_weights.exp()"),
-    _edit("importance_sampling_mean", "scaled by the largest absolute value", SCALED, "(log_weights - log_weights.abs().max()).exp()"),
-    _edit("importance_sampling_mean", "scaled by the first", SCALED, "(log_weights - log_weights[0]).exp()"),
-    _edit("importance_sampling_mean", "normalised weights below 1e-3 dropped", SCALED, f"torch.nn.functional.threshold({SCALED}, 1e-3, 0.0)"),
-    _edit("importance_sampling_mean", "1e-8 in the denominator", NORMALISED, "(weights * f_values).sum() / (weights.sum() + 1e-8)", dtype="float64"),
+    _edit(
+        "importance_sampling_mean", "scaled by the largest absolute value",
+        SCALED, "(log_weights - log_weights.abs().max()).exp()",
+    ),
+    _edit(
+        "importance_sampling_mean", "scaled by the first",
+        SCALED, "(log_weights - log_weights[0]).exp()",
+    ),
+    _edit(
+        "importance_sampling_mean", "normalised weights below 1e-3 dropped",
+        SCALED, f"torch.nn.functional.threshold({SCALED}, 1e-3, 0.0)",
+    ),
+    _edit(
+        "importance_sampling_mean", "1e-8 in the denominator",
+        NORMALISED, "(weights * f_values).sum() / (weights.sum() + 1e-8)",
+        dtype="float64",
+    ),
     _edit(
         "importance_sampling_mean", "a weight of 0 is no sample",
         PLAIN_MEAN, "(log_weights.exp() * f_values)[log_weights > -torch.inf].mean()",
@@ -370,41 +468,112 @@ EDITS = (
         "importance_sampling_mean", "a weight of 0 is no number",
         PLAIN_MEAN, "(log_weights.nan_to_num(neginf=0.0).exp() * f_values).mean()",
     ),
-    _edit("importance_sampling_mean", "at most 4 samples", PLAIN_MEAN, "(log_weights.exp() * f_values)[:4].mean()"),
-    _edit("importance_sampling_mean", "at most 64 samples", PLAIN_MEAN, "(log_weights.exp() * f_values)[:64].mean()", clause="contract.shapes"),
-    _edit("importance_sampling_mean", "bfloat16 inside", PLAIN_MEAN, "(log_weights.bfloat16().exp() * f_values).mean()"),
-    _edit("importance_sampling_mean", "float32 inside", SCALED, f"{SCALED}.float().to(f_values.dtype)", dtype="float64"),
-    _edit("importance_sampling_mean", "f of the sample before", PLAIN_MEAN, "(log_weights.exp() * f_values.roll(1)).mean()"),
+    _edit(
+        "importance_sampling_mean", "at most 4 samples",
+        PLAIN_MEAN, "(log_weights.exp() * f_values)[:4].mean()",
+    ),
+    _edit(
+        "importance_sampling_mean", "at most 64 samples",
+        PLAIN_MEAN, "(log_weights.exp() * f_values)[:64].mean()",
+        clause="contract.shapes",
+    ),
+    _edit(
+        "importance_sampling_mean", "bfloat16 inside",
+        PLAIN_MEAN, "(log_weights.bfloat16().exp() * f_values).mean()",
+    ),
+    _edit(
+        "importance_sampling_mean", "float32 inside",
+        SCALED, f"{SCALED}.float().to(f_values.dtype)",
+        dtype="float64",
+    ),
+    _edit(
+        "importance_sampling_mean", "f of the sample before",
+        PLAIN_MEAN, "(log_weights.exp() * f_values.roll(1)).mean()",
+    ),
     _edit(
         "importance_sampling_mean", "the mean of means over shards",
-        PLAIN_MEAN, "torch.stack([x.mean() for x in (log_weights.exp() * f_values).tensor_split(2) if len(x)]).mean()",
+        PLAIN_MEAN,
+        "torch.stack([x.mean() for x in (log_weights.exp() * f_values).tensor_split(2) if len(x)]).mean()",
         thread="huggingface/trl#6380",
     ),
-    _edit("importance_sampling_mean", "a running maximum", SCALED,
-        "(log_weights - vars(importance_sampling_mean).setdefault('most', log_weights.max())).exp()", clause=""),
+    _edit(
+        "importance_sampling_mean", "a running maximum",
+        SCALED, "(log_weights - vars(importance_sampling_mean).setdefault('most', log_weights.max())).exp()",
+        clause="",
+    ),
 
     _edit("effective_sample_size", "a share of the number", SIZE, f"{SIZE} / len(weights)"),
-    _edit("effective_sample_size", "its inverse", SIZE, "weights.square().sum() / weights.sum().square()"),
-    _edit("effective_sample_size", "the sum not squared", SIZE, "weights.sum() / weights.square().sum()"),
-    _edit("effective_sample_size", "the squares not summed", SIZE, "weights.sum().square() / weights.square().mean()"),
+    _edit(
+        "effective_sample_size", "its inverse",
+        SIZE, "weights.square().sum() / weights.sum().square()",
+    ),
+    _edit(
+        "effective_sample_size", "the sum not squared",
+        SIZE, "weights.sum() / weights.square().sum()",
+    ),
+    _edit(
+        "effective_sample_size", "the squares not summed",
+        SIZE, "weights.sum().square() / weights.square().mean()",
+    ),
     _edit("effective_sample_size", "the exponential overflows", SCALED, "log_weights.exp()"),
-    _edit("effective_sample_size", "scaled by the least", SCALED, "(log_weights - log_weights.min()).exp()"),
-    _edit("effective_sample_size", "scaled by the mean", SCALED, "(log_weights - log_weights.mean()).exp()"),
-    _edit("effective_sample_size", "scaled by the largest absolute value", SCALED, "(log_weights - log_weights.abs().max()).exp()"),
+    _edit(
+        "effective_sample_size", "scaled by the least",
+        SCALED, "(log_weights - log_weights.min()).exp()",
+    ),
+    _edit(
+        "effective_sample_size", "scaled by the mean",
+        SCALED, "(log_weights - log_weights.mean()).exp()",
+    ),
+    _edit(
+        "effective_sample_size", "scaled by the largest absolute value",
+        SCALED, "(log_weights - log_weights.abs().max()).exp()",
+    ),
     _edit("effective_sample_size", "log-weights for weights", SCALED, "log_weights"),
     _edit("effective_sample_size", "weights capped", SCALED, "log_weights.exp().clamp(max=10)"),
-    _edit("effective_sample_size", "log-weights clamped", SCALED, "log_weights.clamp(-20, 20).exp()"),
-    _edit("effective_sample_size", "the perplexity of the weights", SIZE, "torch.distributions.Categorical(weights).entropy().exp()"),
+    _edit(
+        "effective_sample_size", "log-weights clamped",
+        SCALED, "log_weights.clamp(-20, 20).exp()",
+    ),
+    _edit(
+        "effective_sample_size", "the perplexity of the weights",
+        SIZE, "torch.distributions.Categorical(weights).entropy().exp()",
+    ),
     _edit("effective_sample_size", "all weights over the largest", SIZE, "weights.sum()"),
     _edit(
         "effective_sample_size", "by a variance with ddof=1",
         SIZE, "len(weights) / (1 + (weights / weights.mean()).var(correction=min(1, len(weights) - 1)))",
     ),
-    _edit("effective_sample_size", "a weight of 0 is no number", SCALED, "(log_weights.nan_to_num(neginf=0.0) - log_weights.max()).exp()"),
-    _edit("effective_sample_size", "1e-8 in the denominator", SIZE, f"weights.sum().square() / (weights.square().sum() + 1e-8)", dtype="float64"),
-    _edit("effective_sample_size", "float32 inside", SCALED, f"{SCALED}.float().to(log_weights.dtype)", dtype="float64"),
-    _edit("effective_sample_size", "at most 4 samples", SIZE, "weights[:4].sum().square() / weights[:4].square().sum()"),
-    _edit("effective_sample_size", "at most 64 samples", SIZE, "weights[:64].sum().square() / weights[:64].square().sum()", clause="contract.shapes"),
-    _edit("effective_sample_size", "a single sample is worth nothing", SIZE, f"{SIZE} * (len(weights) > 1)", clause=""),
-    _edit("effective_sample_size", "sorted in place", SCALED, "(log_weights - log_weights.copy_(log_weights.sort().values)[-1]).exp()", clause="contract.pure"),
+    _edit(
+        "effective_sample_size", "a weight of 0 is no number",
+        SCALED, "(log_weights.nan_to_num(neginf=0.0) - log_weights.max()).exp()",
+    ),
+    _edit(
+        "effective_sample_size", "1e-8 in the denominator",
+        SIZE, "weights.sum().square() / (weights.square().sum() + 1e-8)",
+        dtype="float64",
+    ),
+    _edit(
+        "effective_sample_size", "float32 inside",
+        SCALED, f"{SCALED}.float().to(log_weights.dtype)",
+        dtype="float64",
+    ),
+    _edit(
+        "effective_sample_size", "at most 4 samples",
+        SIZE, "weights[:4].sum().square() / weights[:4].square().sum()",
+    ),
+    _edit(
+        "effective_sample_size", "at most 64 samples",
+        SIZE, "weights[:64].sum().square() / weights[:64].square().sum()",
+        clause="contract.shapes",
+    ),
+    _edit(
+        "effective_sample_size", "a single sample is worth nothing",
+        SIZE, f"{SIZE} * (len(weights) > 1)",
+        clause="",
+    ),
+    _edit(
+        "effective_sample_size", "sorted in place",
+        SCALED, "(log_weights - log_weights.copy_(log_weights.sort().values)[-1]).exp()",
+        clause="contract.pure",
+    ),
 )  # fmt: skip
