@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case
+from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.oracle import permitted
 from conformance.run import Run
 
 RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
+MANY = 300
+"""More tokens than a block of 256 threads has."""
 
 
 @clauses("is.ratio")
@@ -98,6 +100,10 @@ def test_truncated_weights(run: Run) -> None:
     for mode in ("truncate", "mask"):
         run.over(VALUE_REGIONS, run.conforms, mode=mode)
     run.over(("exact",), run.conforms, cap=1.0, mode="mask")
+    sizes = {"B": 1, "T": MANY}
+    many = ordinary(run.operation, run.dtype, run.backend.limits(run.operation), sizes=sizes)
+    run.tally.expected += 1
+    run.count(run.conforms, many.with_arguments(rollout_logprobs=4.0 * many.arguments["old_logprobs"]))
     run.over(("generic",), lambda case: run.at_default(case, "mode"), mode="truncate")
 
 

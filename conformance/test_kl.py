@@ -10,6 +10,7 @@ from conformance.marks import clauses, operations
 from conformance.oracle import permitted
 from conformance.run import Run
 from conformance.values import option_values
+from reference.numbers.formats import FORMATS
 
 RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
 ESTIMATORS = ("k1", "k2", "k3", "abs")
@@ -107,10 +108,16 @@ def test_shift(run: Run) -> None:
     """A constant added to a position's logits changes nothing."""
 
     def check(case: Case) -> None:
-        moved = case.with_arguments(logits=case.arguments["logits"] + 4.0)
-        run.judge(moved, run.call(moved), permitted(case))
+        for name in ("logits", "ref_logits"):
+            moved = case.with_arguments(**{name: case.arguments[name] + 4.0})
+            run.judge(moved, run.call(moved), permitted(case))
+
+    def check_far(case: Case) -> None:
+        far = {name: FORMATS[case.dtype].round(x - 4096.0) for name, x in case.arguments.items()}
+        run.conforms(case.with_arguments(**far))
 
     run.over(("exact",), check)
+    run.over(("generic",), check_far)
 
 
 @clauses("kl.adaptive-coefficient")

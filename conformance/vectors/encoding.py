@@ -1,6 +1,7 @@
 """Cases as JSON: numbers as hexadecimal floats, permitted answers as intervals (docs/vectors.md)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,13 @@ def _array(x: np.ndarray | None) -> dict[str, Any]:
     if x is None:
         return {"type": "none"}
     kind = {"f": "float", "b": "bool", "i": "int"}[x.dtype.kind]
-    encode = {"float": hexadecimal, "bool": bool, "int": str}[
-        kind
-    ]  # many a JSON reader rounds large integers
-    return {"type": kind, "shape": list(x.shape), "data": [encode(value) for value in x.ravel().tolist()]}
+    # Many a JSON reader rounds large integers.
+    encoders: dict[str, Callable[[Any], Any]] = {"float": hexadecimal, "bool": bool, "int": str}
+    return {
+        "type": kind,
+        "shape": list(x.shape),
+        "data": [encoders[kind](value) for value in x.ravel().tolist()],
+    }
 
 
 def _option(x: Any) -> dict[str, Any]:

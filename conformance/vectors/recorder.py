@@ -130,7 +130,7 @@ class Recorder(Run):
 
     def differentiates(self, case: Case) -> None:
         """Keep the call, with an upstream gradient and the gradients that are permitted."""
-        self.gradients(case, list(OPERATIONS[case.operation].differentiable), self.upstream(case))
+        self._keep_gradients(case, self.upstream(case))
 
     def upstream(self, case: Case, seed: int | None = None) -> np.ndarray:
         """An upstream gradient: a function of the test and of how much it has recorded."""
@@ -138,15 +138,14 @@ class Recorder(Run):
 
     def call(self, case: Case, layout: str = "plain") -> np.ndarray:
         """Keep the call, with the answers that are permitted."""
-        demand = self._latest(case)
-        if demand.result is None:
-            demand.result = permitted(case)
+        if self._specified(case) and self._latest(case).result is None:
+            self.conforms(case)
         return super().call(case, layout)
 
     def gradients(self, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
         """Keep the call, with the gradients that are permitted."""
-        demand = self._latest(case)
-        demand.upstream, demand.gradients = upstream, permitted_gradients(case, upstream)
+        if self._specified(case):
+            self._keep_gradients(case, upstream)
         return super().gradients(case, names, upstream)
 
     def judge(self, *_: Any) -> None:
@@ -154,6 +153,17 @@ class Recorder(Run):
 
     def seen(self, *_: Any) -> None:
         """As `judge`."""
+
+    def _keep_gradients(self, case: Case, upstream: np.ndarray) -> None:
+        demand = self._latest(case)
+        demand.upstream, demand.gradients = upstream, permitted_gradients(case, upstream)
+
+    def _specified(self, case: Case) -> bool:
+        """Whether each answer is: not where NaN or infinity takes part, and a test looks at others alone."""
+        mask = case.arguments.get("mask")
+        real = [x for x in case.arguments.values() if x is not None and x.dtype == np.float64]
+        active = [x[mask] if mask is not None and x.shape == mask.shape else x for x in real]
+        return FILLED.issuperset(self.clauses) or all(np.isfinite(x).all() for x in active)
 
     def _latest(self, case: Case) -> Demand:
         """The demand on this call: one for its result and its gradients."""

@@ -1,7 +1,7 @@
 """Read vectors back into cases and intervals, on nothing but what the page on vectors says."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def array(x: dict[str, Any]) -> Any:
     """An argument, None if it is left out."""
     if x["type"] == "none":
         return None
-    decode = {"float": _number, "bool": bool, "int": int}[x["type"]]
+    decoders: dict[str, Callable[[Any], Any]] = {"float": _number, "bool": bool, "int": int}
+    decode = decoders[x["type"]]
     return np.array([decode(value) for value in x["data"]], dtype=NUMPY[x["type"]]).reshape(x["shape"])
 
 

@@ -210,7 +210,8 @@ EDITS = (
         LOSS,
         "the divergence aggregated by tokens",
         "return _aggregate(kl_coef * divergence - objective, ",
-        'return _aggregate(kl_coef * divergence, mask, "token-mean", None, "count") + _aggregate(-objective, ',
+        'return _aggregate(kl_coef * divergence, mask, "token-mean", None, "count")'
+        " + _aggregate(-objective, ",
     ),
     edit(LOSS, "only the clipped product", OBJECTIVE, "clipped * advantages"),
     edit(LOSS, "the bounds exchanged", CLIPPED, "ratio.clamp(1 - clip_high, 1 + clip_low)"),
