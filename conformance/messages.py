@@ -1,16 +1,27 @@
 """What a failure says of its answer: got and permitted, the nearest variant."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from conformance.cases import Case
-from conformance.oracle import Permitted, judged, permitted
-from conformance.values import option_values
+from conformance.conventions import hypotheses
+from conformance.operations import OPERATIONS
+from conformance.oracle import Permitted, judged, permitted, permitted_by, permitted_gradients
+from conformance.values import consistent, option_values
+
+MAX_NOTES = 2
+"""Known variants that a message names, at most."""
 
 
 def mismatch(
-    case: Case, got: np.ndarray, allowed: Permitted, worst: tuple[int, ...], gradient: str = ""
+    case: Case,
+    got: np.ndarray,
+    allowed: Permitted,
+    worst: tuple[int, ...],
+    gradient: str = "",
+    upstream: np.ndarray | None = None,
 ) -> list[str]:
     """Describe the element that is farthest from its permitted interval."""
     low, high = allowed.bounds(worst)
@@ -25,22 +36,48 @@ def mismatch(
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
-    notes = [] if gradient else explanations(case, got)
-    return lines + [f"note       {text}" for text in notes]
+    found = islice(explanations(case, got, gradient, upstream), MAX_NOTES)
+    return lines + [f"note       this is what {label} gives" for label in found]
 
 
-def explanations(case: Case, got: np.ndarray) -> list[str]:
+def explanations(
+    case: Case, got: np.ndarray, gradient: str = "", upstream: np.ndarray | None = None
+) -> Iterator[str]:
     """Name the known variants that give exactly what was got, where the operation itself does not."""
-    found = [label for label, variant in variants(case) if _agrees(variant, case, got)]
-    return [f"this is what {label} gives" for label in found[:2]]
+    if not np.isfinite([got[i] for i in judged(case, got)]).all():
+        return
+    told = set()
+    for label, allowed in readings(case, gradient, upstream):
+        words = label.replace("'", "")
+        if words not in told and all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got)):
+            told.add(words)
+            yield label
+
+
+def readings(
+    case: Case, gradient: str = "", upstream: np.ndarray | None = None
+) -> Iterator[tuple[str, Permitted]]:
+    """Other readings of the same call, each with what it permits: of its result, or of a gradient."""
+    for label, variant in variants(case):
+        if not gradient:
+            yield label, permitted(variant)
+        elif upstream is not None:
+            yield label, permitted_gradients(variant, upstream)[gradient]
+    for hypothesis in hypotheses(case.operation):
+        first = OPERATIONS[case.operation].differentiable[:1]
+        if not gradient:
+            yield hypothesis.label, permitted_by(case, hypothesis.formula)
+        elif hypothesis.gradient is not None and upstream is not None and (gradient,) == first:
+            yield hypothesis.label, permitted_by(case, hypothesis.gradient, upstream)
 
 
 def variants(case: Case) -> Iterator[tuple[str, Case]]:
-    """Other readings of the same call: each option at another value, another bootstrap, another mask."""
+    """The same call with an option at another value, another bootstrap, another mask."""
     for name, value in case.options.items():
         for other in option_values(case.operation, name):
-            if other != value:
-                yield f"{case.operation} with {name}={other!r}", case.with_options(**{name: other})
+            changed = case.with_options(**{name: other})
+            if other != value and changed.options == consistent(case.operation, changed.options):
+                yield f"{case.operation} with {name}={other!r}", changed
     zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}
     for name, label in zeroed.items():
         if name in case.arguments and case.arguments[name].any():
@@ -53,11 +90,3 @@ def variants(case: Case) -> Iterator[tuple[str, Case]]:
             f"{case.operation} without the mask",
             case.with_arguments(mask=np.ones_like(case.arguments["mask"])),
         )
-
-
-def _agrees(variant: Case, case: Case, got: np.ndarray) -> bool:
-    """Whether a result lies in the permitted set of another call, at the positions of this one."""
-    if not np.isfinite([got[i] for i in judged(case, got)]).all():
-        return False
-    allowed = permitted(variant)
-    return all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got))

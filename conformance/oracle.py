@@ -77,7 +77,7 @@ def permitted(case: Case, *also: Callable[..., Any]) -> Permitted:
     """
     operation = OPERATIONS[case.operation]
     formulas = (operation.reference, *operation.forms, *also)
-    return reduce(_either, (_permitted(case, formula) for formula in formulas))
+    return reduce(_either, (permitted_by(case, formula) for formula in formulas))
 
 
 def _either(first: Permitted, second: Permitted) -> Permitted:
@@ -88,7 +88,8 @@ def _either(first: Permitted, second: Permitted) -> Permitted:
     return Permitted(np.asarray(hull(first.balls, second.balls), dtype=object), exact, first.format)
 
 
-def _permitted(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> Permitted:
+def permitted_by(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> Permitted:
+    """Run any formula on balls, with the arguments of the case; arrays in `before` come first."""
     form = FORMATS[case.dtype]
     rounding = balls.Rounding(form, FACTOR)
 
@@ -103,11 +104,6 @@ def _permitted(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> 
             if form.holds(rational[index], SPARE_BITS):
                 exact[index] = rational[index].value
     return Permitted(widened, exact, form)
-
-
-def permitted_by(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> Permitted:
-    """Run another formula on balls, with the arguments of the case; arrays in `before` come first."""
-    return _permitted(case, formula, *before)
 
 
 def computed(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> np.ndarray:
@@ -128,7 +124,7 @@ def permitted_gradients(case: Case, upstream: np.ndarray) -> dict[str, Permitted
             result = gradient(given, *bind(case.operation, tuple(rest)), **options)
             return result[_index] if isinstance(result, tuple) else result
 
-        found[name] = _permitted(case, one, upstream)
+        found[name] = permitted_by(case, one, upstream)
     return found
 
 

@@ -178,7 +178,10 @@ class Run:
             worst = max(decided, key=lambda i: decided[i])
             if decided[worst] > 1.0:
                 raise NonConformance(
-                    case, lambda: mismatch(case, got, allowed, worst, gradient), gradient, upstream
+                    case,
+                    lambda: mismatch(case, got, allowed, worst, gradient, upstream),
+                    gradient,
+                    upstream,
                 )
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances

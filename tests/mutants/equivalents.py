@@ -1,0 +1,40 @@
+"""The mutants that are no mistakes, by what they change, and why."""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.operators import Mutant
+
+LIST = Path(__file__).parent / "equivalent.toml"
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """One entry of the list."""
+
+    function: str
+    """As in a mutant's name: `reference.gae:whiten`."""
+    operator: str
+    old: str
+    new: str
+    reason: str
+
+    def covers(self, mutant: Mutant) -> bool:
+        """Whether a mutant is meant, wherever in its function it stands."""
+        function = f"{mutant.package}.{mutant.module}:{mutant.function}"
+        there = function, mutant.operator, mutant.old, mutant.new
+        return there == (self.function, self.operator, self.old, self.new)
+
+
+def read(path: Path = LIST) -> tuple[Equivalent, ...]:
+    """Read the list."""
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("equivalent", [])
+    return tuple(Equivalent(**entry) for entry in entries)
+
+
+def idle(entries: Iterable[Equivalent], mutants: Iterable[Mutant]) -> list[Equivalent]:
+    """The entries that match no mutant at all."""
+    every = tuple(mutants)
+    return [entry for entry in entries if not any(map(entry.covers, every))]
