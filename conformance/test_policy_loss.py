@@ -188,6 +188,21 @@ def test_log_ratio_clamp(run: Run) -> None:
         run.over(("adversarial", "extremes"), check, log_ratio_clip=bound)
 
 
+@clauses("ppo.log-ratio-clamp", "ppo.ratio-level")
+@operations("policy_loss")
+def test_both_sides_of_the_clamp(run: Run) -> None:
+    """Tokens and sequences within the clamp and beyond it, on either side, where no other clip binds."""
+
+    def check(case: Case) -> None:
+        around = _without_overflow(_around_the_clamp(case))
+        run.conforms(around)
+        run.differentiates(around)
+
+    for level in ("token", "sequence", "sequence-token"):
+        for bound in (20.0, 0.5, None):
+            run.over(("one-token",), check, ratio_level=level, log_ratio_clip=bound, dual_clip=None)
+
+
 @clauses("ppo.rollout-weights")
 @operations("policy_loss")
 def test_rollout_weights(run: Run) -> None:
@@ -298,6 +313,20 @@ def test_more_than_a_block(run: Run) -> None:
         for variant in [case.with_options(**{option: value}) for value in values] or [case]:
             run.tally.expected += 1
             run.count(check, variant)
+
+
+def _around_the_clamp(case: Case) -> Case:
+    """Rows of two tokens, of one log-ratio each, whose advantages have the sign that no clip binds."""
+    bound = case.options["log_ratio_clip"] or 20.0
+    log_ratios = bound * np.repeat([[0.75], [1.5], [-0.75], [-1.5]], 2, axis=1)
+    weights = None if case.arguments["rollout_weights"] is None else np.full(log_ratios.shape, 0.5)
+    return case.with_arguments(
+        logprobs=np.minimum(log_ratios, 0.0),
+        old_logprobs=np.minimum(-log_ratios, 0.0),
+        advantages=-np.sign(log_ratios),
+        mask=np.full(log_ratios.shape, True),
+        rollout_weights=weights,
+    )
 
 
 def _beside_the_bounds(case: Case) -> Case:

@@ -7,6 +7,7 @@ from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.oracle import permitted
 from conformance.run import Run
+from reference.numbers.formats import FORMATS
 
 
 @clauses("dpo.sum-of-logprobs")
@@ -38,6 +39,26 @@ def test_implicit_rewards(run: Run) -> None:
 def test_sigmoid_loss(run: Run) -> None:
     """The mean of -log σ(βh)."""
     run.over((*VALUE_REGIONS, "extremes"), run.conforms, loss_type="sigmoid", label_smoothing=0.0)
+
+
+@clauses("dpo.loss", "dpo.gradient")
+@operations("dpo_loss")
+def test_far_apart(run: Run) -> None:
+    """Margins of ±25: neither the small losses of pairs far ahead are lost, nor what the others have of them."""
+
+    def check(case: Case) -> None:
+        ahead = case.arguments["policy_chosen"] >= case.arguments["ref_chosen"]
+        far = FORMATS[case.dtype].round(np.full(ahead.shape, -25.0 / case.options["beta"]))
+        apart = case.with_arguments(
+            policy_chosen=np.where(ahead, 0.0, far),
+            policy_rejected=np.where(ahead, far, 0.0),
+            ref_chosen=np.zeros(ahead.shape),
+            ref_rejected=np.zeros(ahead.shape),
+        )
+        run.conforms(apart)
+        run.differentiates(apart)
+
+    run.over(("generic",), check, loss_type="sigmoid", label_smoothing=0.0)
 
 
 @clauses("dpo.loss-label-smoothing")

@@ -113,7 +113,7 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "truncated_importance_weights.mode": _same("truncate", "mask"),
     "self_normalized": _same(False, True),
     "coef": ((0.5, 1.0, 0.125, 0.0), (0.1, 0.5, 1.0, 0.0)),
-    "kl": ((0.5, 1.5, 2.0, -0.5, 0.875), (0.5, 1.5, 2.0, 0.0, 0.3, 1.1, -0.3, 0.7, 0.45)),
+    "kl": ((0.5, 1.5, 2.0, -0.5, 0.875), (0.5, 1.5, 2.0, 0.0, 0.3, 1.1, -1.1, 0.7, 0.45)),
     "target": ((1.0, 0.75, 3.0), (1.0, 0.75, 0.4)),
     "proportional_kl_coef.horizon": ((1024.0, 64.0), (10000.0, 64.0)),
     "n_steps": ((64.0, 256.0), (64.0, 100.0)),

@@ -23,12 +23,38 @@ def pytest_conformance(arguments: list[str], folder: Path) -> "subprocess.Comple
     for name, code in ADAPTERS.items():
         (folder / name).write_text(code, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), str(ROOT / "conformance")]
+    command += ["--replay", "off"]
     return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
+WRONG = "my_whitening.py"
+STORY = re.search(r"```text\n(my whitening: .*?)```", GUIDE, re.DOTALL)
+KNOWN = re.search(r"```toml\n# known.toml\n(.*?)```", GUIDE, re.DOTALL)
+
+
 def test_every_adapter_is_run() -> None:
-    assert {name for _, name, _ in PROMISES} == set(ADAPTERS)
-    assert len(ADAPTERS) == 3
+    assert {name for _, name, _ in PROMISES} == set(ADAPTERS) - {WRONG}
+    assert len(ADAPTERS) == 4
+
+
+def test_failure_is_told_as_the_guide_says(tmp_path: Path) -> None:
+    """Figures depend on the time that there is for making the input small, words do not."""
+    assert STORY is not None
+    run = pytest_conformance([f"--backend={WRONG}", "--dtype", "float32", "-k", "test_whiten"], tmp_path)
+    assert run.returncode == 1, run.stdout + run.stderr
+    words = [
+        line for line in STORY[1].splitlines() if not re.match(r"(x|mask) = |got|permitted|outside", line)
+    ]
+    assert "\n".join(words[:9]) in run.stdout
+    assert [line for line in words if line not in run.stdout.splitlines()] == []
+
+
+def test_known_failures_are_let_pass_as_the_guide_says(tmp_path: Path) -> None:
+    assert KNOWN is not None
+    (tmp_path / "known.toml").write_text(KNOWN[1], encoding="utf-8")
+    arguments = [f"--backend={WRONG}", "--known-failures", "known.toml", "-k", "test_whiten and float32"]
+    assert pytest_conformance(arguments, tmp_path).returncode == 0
+    assert pytest_conformance(arguments[:1] + arguments[3:], tmp_path).returncode == 1
 
 
 @pytest.mark.parametrize(("arguments", "_name", "sentence"), PROMISES)

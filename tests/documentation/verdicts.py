@@ -3,8 +3,9 @@
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+import dev
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -17,12 +18,11 @@ def shown(readme: str) -> dict[str, str]:
 
 
 def verdict(backend: str) -> str:
-    """Run the suite and return what it prints, less the figures that differ between machines."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "conformance/"]
-        command += [f"--backend={backend}", f"--report={folder}"]
-        output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    return stable_part(output)
+    """Run the suite as dev.py does, and return what it prints, less the figures that differ between machines."""
+    chosen = [] if backend == "torch_impl" else [f"--backend={backend}"]
+    command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "conformance/", "--replay=off"]
+    command += dev.suite_options(chosen)
+    return stable_part(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
 
 
 def stable_part(output: str) -> str:

@@ -1,4 +1,4 @@
-"""Small mistakes, made one at a time in the source of a module: what each operator does to a node of its tree.
+"""Small mistakes, made one at a time in the source of a module: what each operator does to a node.
 
 An edit replaces the text of one node, in parentheses where it is an expression. Strings, annotations,
 imports, what an exception says and `strict` of a zip are left as they are.

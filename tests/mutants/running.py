@@ -27,9 +27,8 @@ OPTIONS = ("-c", "pyproject.toml", "-x", "-q", "-p", "no:cacheprovider")
 # Nobody rewrites the assertions of a module that was there before pytest.
 QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
-PASSED, FAILED, BROKEN_IMPORT = 0, 1, 2
-TIME_IS_UP = -9
-"""Exit statuses: of pytest, and of a process that was ended."""
+PASSED, NO_TEST = 0, 99
+"""Exit statuses of pytest: one of its own, and one of a selection that selects nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,23 @@ class Selection:
     options: tuple[str, ...] = ()
     """More arguments of pytest."""
 
-    def takes(self, item: pytest.Item) -> bool:
-        """Whether a test is one of them."""
+    def place(self, item: pytest.Item) -> int:
+        """The place of a test among what was asked for, in which order they are run; -1 if it was not."""
         if self.operations:
-            run = getattr(getattr(item, "callspec", None), "params", {}).get("run", ("",))
-            return run[0] in self.operations
-        return not self.names or item.nodeid.endswith(tuple(f"::{name}" for name in self.names))
+            asked = vars(item).get("callspec")
+            operation = asked.params.get("run", ("",))[0] if asked else ""
+            return 0 if operation in self.operations else -1
+        if not self.names:
+            return 0
+        asked_for = (i for i, name in enumerate(self.names) if item.nodeid.endswith(f"::{name}"))
+        return next(asked_for, -1)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep these tests; that there are none is a mistake of whoever asked."""
-        items[:] = [item for item in items if self.takes(item)]
-        if not items:
-            raise pytest.UsageError(f"no test is {self}")
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Keep these tests; that there are none is a mistake of whoever asked, if all files were read."""
+        items[:] = sorted((item for item in items if self.place(item) >= 0), key=self.place)
+        if not items and not session.testsfailed:
+            pytest.exit(f"no test is {self}", returncode=NO_TEST)
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,6 @@ def _run(tree: Path, selection: Selection, output: Path) -> None:
     sys.path[:] = [str(tree), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
     for name in [name for name in sys.modules if name.partition(".")[0] in FOLDERS]:
         del sys.modules[name]
-    sys.dont_write_bytecode = True
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     settings.register_profile("unshrunk", phases=[Phase.generate])
     settings.load_profile("unshrunk")
     words = [*selection.files, *OPTIONS, *QUIET, *selection.options]

@@ -1,0 +1,90 @@
+"""Hold our own tests against small mistakes in the formulas: `python -m tests.mutants --help`.
+
+Each mutant is one edit of `reference/` or `torch_impl/` in a copy of the project. It is killed when a test
+fails on it, or does not end; mutants that `equivalent.toml` proves to be no mistakes do not count.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.campaigns import page
+from tests.mutants import campaign, equivalents
+from tests.mutants.campaign import ENOUGH, PACKAGES, Campaign, Trial
+from tests.mutants.running import snapshot
+
+PAGE = "mutants.md"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the mutants and print what survived; the status is 1 when that is too much."""
+    arguments = _arguments(argv)
+    with TemporaryDirectory() as name:
+        project = snapshot(Path(name) / "project")
+        every = campaign.every_mutant(project)
+        found = [
+            mutant
+            for mutant in every
+            if mutant.package in (arguments.package or PACKAGES)
+            and mutant.module in (arguments.module or [mutant.module])
+            and mutant.id.startswith(tuple(arguments.mutant or [""]))
+        ]
+        chosen = campaign.sample(found, arguments.sample, arguments.seed)
+        if arguments.list:
+            for mutant in chosen:
+                print(f"{mutant.id}\t{mutant.old!r} -> {mutant.new!r}")
+            return 0
+        run = Campaign(project, arguments.time_limit, trust=arguments.trust)
+        done = run.trials(chosen, arguments.processes)
+    idle = equivalents.idle(equivalents.read(), every)
+    for entry in idle:
+        print(f"matches no mutant: {entry.function}: {entry.operator}: {entry.old} -> {entry.new}")
+    return max(_told(done, arguments.write, argv), bool(idle))
+
+
+def _told(done: list[Trial], folder: str | None, argv: list[str] | None) -> int:
+    """Print and write what became of the mutants, and return 1 if it will not do."""
+    entries = equivalents.read()
+    lines, left = campaign.by_module(done, entries), campaign.survivors(done, entries)
+    print(lines.to_string())
+    for one in left:
+        print(f"survived: {one.mutant.id}: {one.mutant.old} -> {one.mutant.new}")
+    wrong = campaign.refuted(done, entries)
+    for one in wrong:
+        print(f"called equivalent, and a test sees it: {one.mutant.id}")
+    if folder:
+        how = " ".join(["python3 dev.py mutants", *(sys.argv[1:] if argv is None else argv)])
+        text = page("Mutants that the tests kill", how, lines, "Survivors", campaign.table(left))
+        (Path(folder) / PAGE).write_text(text, encoding="utf-8")
+    return int(campaign.score(done, entries) < ENOUGH or bool(wrong))
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="dev.py mutants", description=__doc__.splitlines()[0])
+    parser.add_argument("--package", action="append", choices=PACKAGES, help="only this one")
+    parser.add_argument("--module", action="append", help="only this module; may be repeated")
+    parser.add_argument("--mutant", action="append", help="only those whose names begin so")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="another number draws others (default: 0)")
+    parser.add_argument("--list", action="store_true", help="print the mutants, and run nothing")
+    parser.add_argument(
+        "-j",
+        dest="processes",
+        type=int,
+        default=os.cpu_count(),
+        help="so many at a time",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, default=600.0, help="seconds for the tests of one mutant (default: 600)"
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="do not make sure that the tests pass without a mutant"
+    )
+    parser.add_argument("--write", metavar="DIR", help="write the tables into this folder")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Make mutants, hold the tests against them, and count."""
+
+import random
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+
+import pandas as pd
+
+from tests.mutants.equivalents import Equivalent
+from tests.mutants.operators import Mutant, mutants
+from tests.mutants.plans import plan
+from tests.mutants.reach import Name, reaching
+from tests.mutants.running import NO_TEST, PASSED, Outcome, Selection, changed, run_tests
+
+PACKAGES = ("reference", "torch_impl")
+ENOUGH = 0.95
+"""The share of the mutants that are mistakes, which has to be seen."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mutant under the tests."""
+
+    mutant: Mutant
+    seen_by: Selection | None
+    """The tests of which one failed."""
+    seconds: float
+    output: str
+
+
+class Unsound(Exception):
+    """Tests fail where nothing was changed, or there are none: no verdict on a mutant follows."""
+
+
+def every_mutant(project: Path, packages: Iterable[str] = PACKAGES) -> list[Mutant]:
+    """All mutants of some packages, module by module."""
+    return [
+        mutant
+        for package in packages
+        for module, text in _texts(project, package).items()
+        for mutant in mutants(package, module, text)
+    ]
+
+
+def sample(found: list[Mutant], count: int | None, seed: int) -> list[Mutant]:
+    """So many of them, the same ones for the same seed; all of them without a number."""
+    if count is None or count >= len(found):
+        return found
+    drawn = set(random.Random(seed).sample(range(len(found)), count))
+    return [mutant for place, mutant in enumerate(found) if place in drawn]
+
+
+class Campaign:
+    """Runs on one snapshot of the project."""
+
+    def __init__(self, project: Path, limit: float, *, trust: bool = False) -> None:
+        self.project, self.limit, self.trust = project, limit, trust
+        self.unchanged: dict[Selection, Future[Outcome]] = {}
+        self.lock = Lock()
+        self.reaching = cache(lambda package: reaching(package, _texts(project, package)))
+
+    def trial(self, mutant: Mutant) -> Trial:
+        """Run the tests that may see a mutant until one does."""
+        users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
+        seconds, output = 0.0, ""
+        with changed(self.project, f"{mutant.package}/{mutant.module}.py", mutant.text) as tree:
+            for selection in plan(self.project, mutant, users):
+                outcome = run_tests(tree, selection, self.limit)
+                seconds, output = seconds + outcome.seconds, outcome.output
+                if outcome.status != PASSED:
+                    self._require_sound(selection, outcome)
+                    return Trial(mutant, selection, seconds, output)
+        return Trial(mutant, None, seconds, output)
+
+    def _require_sound(self, selection: Selection, outcome: Outcome) -> None:
+        """What fails for a mutant must pass without it."""
+        if outcome.status == NO_TEST:
+            raise Unsound(outcome.output)
+        if self.trust:
+            return
+        with self.lock:
+            asked = selection in self.unchanged
+            future = self.unchanged.setdefault(selection, Future())
+        if not asked:
+            with changed(self.project, "pyproject.toml", _pyproject(self.project)) as tree:
+                future.set_result(run_tests(tree, selection, self.limit))
+        if (found := future.result()).status != PASSED:
+            raise Unsound(f"{selection} fails without any mutant (status {found.status}):\n{found.output}")
+
+    def trials(self, chosen: list[Mutant], processes: int | None) -> list[Trial]:
+        """Run the tests on mutants, so many at a time, and say of each how it ended."""
+        with ThreadPoolExecutor(processes) as pool:
+            runs = [pool.submit(self.trial, mutant) for mutant in chosen]
+            done = []
+            for number, run in enumerate(runs, 1):
+                try:
+                    one = run.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                how = f"seen by {' '.join(one.seen_by.files)}" if one.seen_by else "SURVIVED"
+                print(f"{number}/{len(runs)} {one.mutant.id}: {how} ({one.seconds:.1f} s)", flush=True)
+                done.append(one)
+            return done
+
+
+def _texts(project: Path, package: str) -> dict[str, str]:
+    paths = sorted((project / package).glob("*.py"))
+    return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
+
+def _pyproject(project: Path) -> str:
+    return (project / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def excused(one: Trial, entries: tuple[Equivalent, ...]) -> bool:
+    """Whether a survivor is one that the list of equivalents has."""
+    return one.seen_by is None and any(entry.covers(one.mutant) for entry in entries)
+
+
+def survivors(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
+    """The mutants that no test sees, though they are mistakes."""
+    return [one for one in done if one.seen_by is None and not excused(one, entries)]
+
+
+def refuted(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
+    """The mutants that the list calls equivalent, and a test sees."""
+    return [one for one in done if one.seen_by and any(entry.covers(one.mutant) for entry in entries)]
+
+
+def score(done: list[Trial], entries: tuple[Equivalent, ...]) -> float:
+    """The share of the mutants that are mistakes, which a test sees; 1 where there are none."""
+    mistakes = sum(not excused(one, entries) for one in done)
+    return sum(one.seen_by is not None for one in done) / mistakes if mistakes else 1.0
+
+
+def by_module(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFrame:
+    """A line a module and one for all: mutants, how they ended, score, mean seconds."""
+    modules = dict.fromkeys(f"{one.mutant.package}.{one.mutant.module}" for one in done)
+    parts = {m: [one for one in done if f"{one.mutant.package}.{one.mutant.module}" == m] for m in modules}
+    lines = [
+        {
+            "module": name,
+            "mutants": len(part),
+            "killed": sum(one.seen_by is not None for one in part),
+            "equivalent": sum(excused(one, entries) for one in part),
+            "score": f"{score(part, entries):.1%}",
+            "seconds each": f"{sum(one.seconds for one in part) / len(part):.1f}",
+        }
+        for name, part in [*parts.items(), ("all", done)]
+        if part
+    ]
+    return pd.DataFrame(lines).set_index("module")
+
+
+def table(left: list[Trial]) -> pd.DataFrame:
+    """What survived: name, what stood there and what stands there now."""
+    lines = [(f"`{one.mutant.id}`", f"`{one.mutant.old}`", f"`{one.mutant.new}`") for one in left]
+    return pd.DataFrame(lines, columns=["mutant", "of", "is"]).set_index("mutant")

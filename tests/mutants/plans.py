@@ -1,0 +1,90 @@
+"""Which tests may see a mutant, the likeliest and cheapest first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from conformance.adapters import torch_impl
+from conformance.operations import CHAPTERS, OPERATIONS
+from conformance.protocol import Operation
+from spec.registry import current
+from tests.mutants.operators import Mutant
+from tests.mutants.reach import Name
+from tests.mutants.running import Selection
+
+SECOND = "tests/formulas/test_second_definitions.py"
+DERIVATIONS = "tests/derivations/test_derivations.py"
+EXAMPLES = "tests/numbers/test_systems.py"
+MORE_DTYPES = ("float64", "bfloat16", "float16")
+CHECKS = ("checks.", "_check", "raise ")
+
+
+def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
+    """The selections of tests to run, one after the other, until one fails."""
+    operations = [name for name, functions in _functions(mutant.package).items() if functions & reaching]
+    own = [name for name in operations if (mutant.module, name) in reaching] or operations
+    ordered = own + [name for name in operations if name not in own]
+    files = _files(project, mutant, operations)
+    if mutant.package == "torch_impl":
+        formulas = [_suite(own, "float32")] if own else []
+        rest = [_suite(ordered, *MORE_DTYPES)] if ordered else []
+    else:
+        agreements = tuple(f"test_agreement[{name}]" for name in ordered)
+        formulas = [Selection((SECOND,), agreements)] if agreements else []
+        rest = list(_proofs(mutant, reaching))
+    return [*files, *formulas, *rest] if _checks(mutant) else [*formulas, *files, *rest]
+
+
+def _checks(mutant: Mutant) -> bool:
+    """Whether it is about what is refused."""
+    return mutant.module == "checks" or mutant.old.startswith(CHECKS)
+
+
+def _suite(operations: list[str], *dtypes: str) -> Selection:
+    words = [word for dtype in dtypes for word in ("--dtype", dtype)]
+    words += ["--backend", "torch_impl", "--replay", "off", "--time-limit", "10"]
+    return Selection(("conformance/",), operations=tuple(operations), options=tuple(words))
+
+
+def _functions(package: str) -> dict[str, set[Name]]:
+    """For each operation, the functions of a package that it is, or that the suite asks about it."""
+    if package == "torch_impl":
+        return {name: {_name(getattr(torch_impl, name))} for name in OPERATIONS}
+    return {name: _of_reference(operation) for name, operation in OPERATIONS.items()}
+
+
+def _of_reference(operation: Operation) -> set[Name]:
+    gradient = [operation.gradient] if operation.gradient else []
+    return {_name(function) for function in (operation.reference, *operation.forms, *gradient)}
+
+
+def _name(function: object) -> Name:
+    module: str = getattr(function, "__module__", "")
+    name: str = getattr(function, "__name__", "")
+    return module.rpartition(".")[2], name
+
+
+def _files(project: Path, mutant: Mutant, operations: list[str]) -> list[Selection]:
+    """The tests of formulas that import the package and are of a chapter that is concerned, or of all."""
+    chapters = {name for name, group in CHAPTERS.items() if any(op.name in operations for op in group)}
+    others = CHAPTERS.keys() - chapters - {mutant.module}
+    paths = sorted((project / "tests" / "formulas").glob("test_*.py"))
+    taken = [
+        path.relative_to(project).as_posix()
+        for path in paths
+        if not any(chapter in path.stem for chapter in others) and mutant.package in path.read_text("utf-8")
+    ]
+    return [Selection(tuple(file for file in taken if file != SECOND))]
+
+
+def _proofs(mutant: Mutant, reaching: set[Name]) -> Iterator[Selection]:
+    """The examples of the docstrings, and the derivations that run on the function."""
+    yield Selection((EXAMPLES,), (f"test_docstring_examples[reference.{mutant.module}]",))
+    names = {f"reference.{module}.{name}" for module, name in reaching}
+    derivations = [
+        f"test_derivation_holds[{derivation}]"
+        for clause in current().clauses.values()
+        if names & set(clause.reference)
+        for derivation, _status in clause.derivations
+    ]
+    if derivations:
+        yield Selection((DERIVATIONS,), tuple(derivations))
