@@ -4,6 +4,7 @@ python3 dev.py conformance [pytest arguments]    run the conformance suite, for 
 python3 dev.py test [pytest arguments]           run everything that a change must pass
 python3 dev.py museum [--help]                   hold the suite against every wrong backend
 python3 dev.py alarms [--help]                   hold the suite against every right backend
+python3 dev.py mutants [--help]                  hold our own tests against small mistakes in the formulas
 python3 dev.py constraints                       write constraints.txt anew, with the newest versions
 
 The first run makes .venv and installs into it; later runs start at once.
@@ -75,6 +76,12 @@ def alarms(arguments: list[str]) -> int:
     """Run every right backend, and return 0 if the suite accuses none of them."""
     ensure_installed(TEST_EXTRAS)
     return run(python("-m", "tests.right_backends.alarms", *arguments))
+
+
+def mutants(arguments: list[str]) -> int:
+    """Make small mistakes in the formulas, and return 0 if our tests see nearly all of them."""
+    ensure_installed(TEST_EXTRAS)
+    return run(python("-m", "tests.mutants", *arguments))
 
 
 def constraints(arguments: list[str]) -> int:
@@ -250,6 +257,7 @@ def main(arguments: list[str]) -> int:
         "test": test,
         "museum": museum,
         "alarms": alarms,
+        "mutants": mutants,
         "constraints": constraints,
     }
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])

@@ -180,6 +180,13 @@ class Backend:
         )  # fmt: skip
         return dict(reply["gradients"])
 
+    def trace(
+        self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str
+    ) -> dict[str, np.ndarray]:
+        """The intermediates of a call, from a backend that offers them."""
+        reply = self._ask(operation, "trace", arguments=arguments, options=options, dtype=dtype)
+        return dict(reply["traced"])
+
     def round_trip(self, x: np.ndarray, dtype: str) -> tuple[np.ndarray, str]:
         """Convert an array to the backend's library and back."""
         reply = self._ask("asarray/to_numpy", "round_trip", x=x, dtype=dtype)

@@ -29,13 +29,15 @@ _refuse_shadowed_packages()
 import numpy as np  # noqa: E402
 from hypothesis.database import DirectoryBasedExampleDatabase  # noqa: E402
 
-from conformance.backend import Backend, BadCall, OutOfService, Unusable  # noqa: E402
+from conformance.backend import Backend, BadCall, Limited, OutOfService, Unusable  # noqa: E402
+from conformance.cases import Case  # noqa: E402
 from conformance.failure import story  # noqa: E402
 from conformance.known import BadFile, Known, read  # noqa: E402
 from conformance.operations import OPERATIONS  # noqa: E402
 from conformance.parallel import by_operation, is_controller, is_worker  # noqa: E402
 from conformance.report import KNOWN, Result, Verdict  # noqa: E402
 from conformance.run import NonConformance, Run  # noqa: E402
+from conformance.trace import first_divergence  # noqa: E402
 from reference.numbers.formats import FORMATS  # noqa: E402
 
 VERDICT = pytest.StashKey[Verdict]()
@@ -169,6 +171,8 @@ def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) ->
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
     verdict, source = item.config.stash[VERDICT], item.config.stash[BACKEND].source
     body = error.story(source) if isinstance(error, NonConformance) else str(error)
+    if isinstance(error, NonConformance) and "\ngot  " in body and not error.gradient:
+        body = "\n".join([body, *_beginning(item.config.stash[BACKEND], error.case)])
     told = story(item, body, verdict.backend)
     report.longrepr = told
     if verdict.failures(operation, dtype) >= FULL_STORIES:
@@ -180,6 +184,15 @@ def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) ->
             vars(report)["wasxfail"] = f"{known.reason} ({known.link})"
     reproduction = "\n".join(error.script(source)) if isinstance(error, NonConformance) else ""
     return {"detail": told, "reproduction": reproduction}
+
+
+def _beginning(backend: Backend, case: Case) -> list[str]:
+    """Say where a wrong answer begins, if the backend shows its intermediates."""
+    try:
+        traced = backend.trace(case.operation, case.arguments, case.options, case.dtype)
+    except (BadCall, Limited, OutOfService) as error:
+        return [f"begins     unknown: {error}"]
+    return first_divergence(case, traced)
 
 
 def _is_ours(item: pytest.Item) -> bool:

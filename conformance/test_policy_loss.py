@@ -47,6 +47,7 @@ def test_extreme_logits(run: Run) -> None:
         run.conforms(case.with_arguments(logits=filtered, tokens=tokens))
         run.differentiates(case.with_arguments(logits=filtered, tokens=tokens))
         run.conforms(case.with_arguments(logits=filtered))
+        run.conforms(_far_down(case.with_arguments(logits=filtered, tokens=tokens)))
 
     run.over(("generic", "adversarial"), check)
 
@@ -71,7 +72,8 @@ def test_entropy_of_extreme_logits(run: Run) -> None:
     """A token of -∞ contributes 0 to the entropy and to its gradient."""
 
     def check(case: Case) -> None:
-        for extreme in (_with_large_logits(case), case.with_arguments(logits=_filtered(case))):
+        filtered = case.with_arguments(logits=_filtered(case))
+        for extreme in (_with_large_logits(case), filtered, _far_down(filtered)):
             run.conforms(extreme)
             run.differentiates(extreme)
 
@@ -316,14 +318,15 @@ def test_more_than_a_block(run: Run) -> None:
 
 
 def _around_the_clamp(case: Case) -> Case:
-    """Rows of two tokens, of one log-ratio each, whose advantages have the sign that no clip binds."""
+    """Rows of two tokens, alike but in the last row; where a row goes, no clip binds its advantages."""
     bound = case.options["log_ratio_clip"] or 20.0
-    log_ratios = bound * np.repeat([[0.75], [1.5], [-0.75], [-1.5]], 2, axis=1)
+    log_ratios = bound * np.array([[0.75, 0.75], [1.5, 1.5], [-0.75, -0.75], [-1.5, -1.5], [2.0, -0.5]])
+    advantages = np.where(log_ratios.sum(axis=1, keepdims=True) > 0, -1.0, 1.0).repeat(2, axis=1)
     weights = None if case.arguments["rollout_weights"] is None else np.full(log_ratios.shape, 0.5)
     return case.with_arguments(
         logprobs=np.minimum(log_ratios, 0.0),
         old_logprobs=np.minimum(-log_ratios, 0.0),
-        advantages=-np.sign(log_ratios),
+        advantages=advantages,
         mask=np.full(log_ratios.shape, True),
         rollout_weights=weights,
     )
@@ -369,6 +372,11 @@ def _with_large_logits(case: Case) -> Case:
     logits[..., 0] += 1e4
     logits[..., -1] -= 1e4
     return case.with_arguments(logits=FORMATS[case.dtype].round(logits))
+
+
+def _far_down(case: Case) -> Case:
+    """Every logit lower than what is put in the place of -∞ here and there: -100, -1e4."""
+    return case.with_arguments(logits=FORMATS[case.dtype].round(case.arguments["logits"] - 2e4))
 
 
 def _filtered(case: Case) -> np.ndarray:

@@ -44,7 +44,7 @@ def test_sigmoid_loss(run: Run) -> None:
 @clauses("dpo.loss", "dpo.gradient")
 @operations("dpo_loss")
 def test_far_apart(run: Run) -> None:
-    """Margins of ±25: neither the small losses of pairs far ahead are lost, nor what the others have of them."""
+    """Margins of ±25: no straight line in the place of a small loss, nor of the small part of a large one."""
 
     def check(case: Case) -> None:
         ahead = case.arguments["policy_chosen"] >= case.arguments["ref_chosen"]

@@ -135,7 +135,8 @@ def test_line_search_to_the_end(run: Run) -> None:
             within_after_tries = case.with_arguments(full_step=step, slope=force)
             run.conforms(_at(run, within_after_tries, max_kl=kl * shorter**tries))
 
-    run.over(("exact",), check, max_steps=3)
+    for max_steps in (3, 10):
+        run.over(("exact",), check, max_steps=max_steps)
 
 
 @clauses("trpo.line-search")

@@ -91,6 +91,14 @@ class Server:
         found = self.hooks.gradient(function, [arrays[name] for name in names], cotangent)
         return {"gradients": {n: self.hooks.to_numpy(g) for n, g in zip(names, found, strict=True)}}
 
+    def trace(self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str) -> Reply:
+        """Ask a backend that offers it for the intermediates of a call; none if it does not."""
+        if not callable(getattr(self.backend, "trace", None)):
+            return {"traced": {}}
+        arrays = tuple(self._array(x, dtype, "plain") for x in arguments.values())
+        found = self.backend.trace(operation, *bind(operation, arrays), **options)
+        return {"traced": {name: np.asarray(self.hooks.to_numpy(x)) for name, x in found.items()}}
+
     def _reply_of_dict(
         self, operation: str, result: dict[str, Any], arguments: dict[str, Any], arrays: dict[str, Any]
     ) -> Reply:

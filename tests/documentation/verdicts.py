@@ -18,7 +18,7 @@ def shown(readme: str) -> dict[str, str]:
 
 
 def verdict(backend: str) -> str:
-    """Run the suite as dev.py does, and return what it prints, less the figures that differ between machines."""
+    """Run the suite as dev.py does; return what it prints, less the figures that differ between machines."""
     chosen = [] if backend == "torch_impl" else [f"--backend={backend}"]
     command = [sys.executable, "-m", "pytest", "-c", "pyproject.toml", "conformance/", "--replay=off"]
     command += dev.suite_options(chosen)

@@ -26,10 +26,9 @@ class Trial:
     """One mutant under the tests."""
 
     mutant: Mutant
-    seen_by: Selection | None
-    """The tests of which one failed."""
+    seen_by: str
+    """The test that failed, or what else ended a run; empty if it survived."""
     seconds: float
-    output: str
 
 
 class Unsound(Exception):
@@ -66,15 +65,15 @@ class Campaign:
     def trial(self, mutant: Mutant) -> Trial:
         """Run the tests that may see a mutant until one does."""
         users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
-        seconds, output = 0.0, ""
-        with changed(self.project, f"{mutant.package}/{mutant.module}.py", mutant.text) as tree:
+        seconds = 0.0
+        with changed(self.project, {f"{mutant.package}/{mutant.module}.py": mutant.text}) as tree:
             for selection in plan(self.project, mutant, users):
                 outcome = run_tests(tree, selection, self.limit)
-                seconds, output = seconds + outcome.seconds, outcome.output
+                seconds += outcome.seconds
                 if outcome.status != PASSED:
                     self._require_sound(selection, outcome)
-                    return Trial(mutant, selection, seconds, output)
-        return Trial(mutant, None, seconds, output)
+                    return Trial(mutant, outcome.end, seconds)
+        return Trial(mutant, "", seconds)
 
     def _require_sound(self, selection: Selection, outcome: Outcome) -> None:
         """What fails for a mutant must pass without it."""
@@ -86,8 +85,11 @@ class Campaign:
             asked = selection in self.unchanged
             future = self.unchanged.setdefault(selection, Future())
         if not asked:
-            with changed(self.project, "pyproject.toml", _pyproject(self.project)) as tree:
-                future.set_result(run_tests(tree, selection, self.limit))
+            try:
+                with changed(self.project) as tree:
+                    future.set_result(run_tests(tree, selection, self.limit))
+            except BaseException as error:
+                future.set_exception(error)
         if (found := future.result()).status != PASSED:
             raise Unsound(f"{selection} fails without any mutant (status {found.status}):\n{found.output}")
 
@@ -102,8 +104,8 @@ class Campaign:
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-                how = f"seen by {' '.join(one.seen_by.files)}" if one.seen_by else "SURVIVED"
-                print(f"{number}/{len(runs)} {one.mutant.id}: {how} ({one.seconds:.1f} s)", flush=True)
+                how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
+                print(f"{number}/{len(runs)} {one.mutant.id}: {how}", flush=True)
                 done.append(one)
             return done
 
@@ -113,18 +115,14 @@ def _texts(project: Path, package: str) -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in paths}
 
 
-def _pyproject(project: Path) -> str:
-    return (project / "pyproject.toml").read_text(encoding="utf-8")
-
-
 def excused(one: Trial, entries: tuple[Equivalent, ...]) -> bool:
     """Whether a survivor is one that the list of equivalents has."""
-    return one.seen_by is None and any(entry.covers(one.mutant) for entry in entries)
+    return not one.seen_by and any(entry.covers(one.mutant) for entry in entries)
 
 
 def survivors(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
     """The mutants that no test sees, though they are mistakes."""
-    return [one for one in done if one.seen_by is None and not excused(one, entries)]
+    return [one for one in done if not one.seen_by and not excused(one, entries)]
 
 
 def refuted(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
@@ -135,7 +133,7 @@ def refuted(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
 def score(done: list[Trial], entries: tuple[Equivalent, ...]) -> float:
     """The share of the mutants that are mistakes, which a test sees; 1 where there are none."""
     mistakes = sum(not excused(one, entries) for one in done)
-    return sum(one.seen_by is not None for one in done) / mistakes if mistakes else 1.0
+    return sum(bool(one.seen_by) for one in done) / mistakes if mistakes else 1.0
 
 
 def by_module(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFrame:
@@ -146,7 +144,7 @@ def by_module(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFram
         {
             "module": name,
             "mutants": len(part),
-            "killed": sum(one.seen_by is not None for one in part),
+            "killed": sum(bool(one.seen_by) for one in part),
             "equivalent": sum(excused(one, entries) for one in part),
             "score": f"{score(part, entries):.1%}",
             "seconds each": f"{sum(one.seconds for one in part) / len(part):.1f}",

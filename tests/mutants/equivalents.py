@@ -1,5 +1,6 @@
 """The mutants that are no mistakes, by what they change, and why."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class Equivalent:
     """One entry of the list."""
 
     function: str
-    """As in a mutant's name: `reference.gae:whiten`."""
+    """As in a mutant's name: `reference.gae:whiten`. In each of these texts, … stands for anything."""
     operator: str
     old: str
     new: str
@@ -24,8 +25,12 @@ class Equivalent:
     def covers(self, mutant: Mutant) -> bool:
         """Whether a mutant is meant, wherever in its function it stands."""
         function = f"{mutant.package}.{mutant.module}:{mutant.function}"
-        there = function, mutant.operator, mutant.old, mutant.new
-        return there == (self.function, self.operator, self.old, self.new)
+        pairs = ((self.function, function), (self.old, mutant.old), (self.new, mutant.new))
+        return self.operator == mutant.operator and all(_fits(*pair) for pair in pairs)
+
+
+def _fits(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), text, re.DOTALL) is not None
 
 
 def read(path: Path = LIST) -> tuple[Equivalent, ...]:

@@ -158,9 +158,9 @@ def _of(node: ast.expr, modules: set[str]) -> Iterator[tuple[str, ast.expr]]:
         case ast.BoolOp(op=op):
             yield "logic", _with(node, op=ast.Or() if isinstance(op, ast.And) else ast.And())
         case ast.Compare(ops=ops):
-            for i, op in enumerate(ops):
-                for cmp in COMPARISONS.get(type(op), ()):
-                    yield "comparison", _with(node, ops=[*ops[:i], cmp(), *ops[i + 1 :]])
+            for i, relation in enumerate(ops):
+                for turned in COMPARISONS[type(relation)]:
+                    yield "comparison", _with(node, ops=[*ops[:i], turned(), *ops[i + 1 :]])
         case ast.UnaryOp(op=ast.USub() | ast.Not() | ast.Invert(), operand=operand):
             yield "negation", operand
         case ast.IfExp(test=test):

@@ -22,12 +22,12 @@ def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
     """The selections of tests to run, one after the other, until one fails."""
     operations = [name for name, functions in _functions(mutant.package).items() if functions & reaching]
     own = [name for name in operations if (mutant.module, name) in reaching] or operations
-    ordered = own + [name for name in operations if name not in own]
     files = _files(project, mutant, operations)
     if mutant.package == "torch_impl":
         formulas = [_suite(own, "float32")] if own else []
-        rest = [_suite(ordered, *MORE_DTYPES)] if ordered else []
+        rest = [_suite(own, *MORE_DTYPES)] if own else []
     else:
+        ordered = own + [name for name in operations if name not in own]
         agreements = tuple(f"test_agreement[{name}]" for name in ordered)
         formulas = [Selection((SECOND,), agreements)] if agreements else []
         rest = list(_proofs(mutant, reaching))

@@ -6,10 +6,11 @@ fork belongs to the copy: its working folder, its modules and the worker that it
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,16 @@ class Selection:
     """More arguments of pytest."""
 
     def place(self, item: pytest.Item) -> int:
-        """The place of a test among what was asked for, in which order they are run; -1 if it was not."""
+        """The place of a test among what was asked for, in which order they are run; -1 if it was not.
+
+        Without names, what draws inputs comes last: it takes longest.
+        """
         if self.operations:
             asked = vars(item).get("callspec")
             operation = asked.params.get("run", ("",))[0] if asked else ""
             return 0 if operation in self.operations else -1
         if not self.names:
-            return 0
+            return int(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
         asked_for = (i for i, name in enumerate(self.names) if item.nodeid.endswith(f"::{name}"))
         return next(asked_for, -1)
 
@@ -70,6 +74,12 @@ class Outcome:
     seconds: float
     output: str
 
+    @property
+    def end(self) -> str:
+        """The first test that failed, or how else it ended."""
+        found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", self.output, re.MULTILINE)
+        return found[1] if found else f"exit status {self.status}"
+
 
 def snapshot(folder: Path) -> Path:
     """Copy the project as it is now: times of files too, so that what is compiled stays valid."""
@@ -80,15 +90,16 @@ def snapshot(folder: Path) -> Path:
 
 
 @contextmanager
-def changed(project: Path, file: str, text: str) -> Iterator[Path]:
-    """A copy of a project in which one file has another text."""
+def changed(project: Path, texts: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """A copy of a project in which some files have other texts."""
     with TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         shutil.copytree(project, tree)
-        path = tree / file
-        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-            compiled.unlink()
-        path.write_text(text, encoding="utf-8")
+        for file, text in (texts or {}).items():
+            path = tree / file
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+                compiled.unlink()
+            path.write_text(text, encoding="utf-8")
         yield tree
 
 

@@ -1,0 +1,140 @@
+"""A few mutants of every kind are killed, an unchanged project is not, and nothing else is a verdict."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import campaign
+from tests.mutants.__main__ import main
+from tests.mutants.campaign import Campaign, Trial, Unsound, every_mutant
+from tests.mutants.equivalents import Equivalent, idle, read
+from tests.mutants.operators import Mutant
+from tests.mutants.plans import plan
+from tests.mutants.reach import reaching
+from tests.mutants.running import NO_TEST, PASSED, ROOT, Selection, changed, run_tests, snapshot
+
+EVERY = every_mutant(ROOT)
+LIMIT = 300.0
+
+FEW = (
+    ("reference.checks:_check_shape", "logic", "len(got) == len(expected) and "),
+    ("reference.clipping:clipped_objective", "arithmetic", "1 - clip_low"),
+    ("reference.gae:whiten", "branches", ""),
+    ("reference.kl:adaptive_kl_coef", "constant", ""),
+    ("reference.policy_loss:aggregation_divisors", "comparison", ""),
+    ("reference.rows:through_last_active", "constant", "0"),
+    ("torch_impl.checks:positive", "comparison", ""),
+    ("torch_impl.gae:_next_active", "unchanged", "own.flip(1).cummin(1)"),
+    ("torch_impl.group:rloo_advantages", "arithmetic", ""),
+    ("torch_impl.policy_loss:_aggregate", "opposite", ""),
+    ("torch_impl.preference:sequence_logprobs", "deletion", "sums = "),
+    ("torch_impl.value_loss:value_loss", "opposite", ""),
+)
+"""Function, operator and how what stood there begins: the first mutant that is so."""
+
+
+def chosen(function: str, operator: str, old: str) -> Mutant:
+    there = [m for m in EVERY if (f"{m.package}.{m.module}:{m.function}", m.operator) == (function, operator)]
+    return next(mutant for mutant in there if mutant.old.startswith(old))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snapshot(tmp_path_factory.mktemp("mutants") / "project")
+
+
+@pytest.mark.parametrize(("function", "operator", "old"), FEW, ids=[" ".join(few) for few in FEW])
+def test_killed(function: str, operator: str, old: str, project: Path) -> None:
+    one = Campaign(project, LIMIT, trust=True).trial(chosen(function, operator, old))
+    assert one.seen_by, one
+
+
+def test_an_unchanged_project_survives(project: Path) -> None:
+    """What would fail of itself would kill every mutant."""
+    mutant = chosen("reference.kl:adaptive_kl_coef", "constant", "")
+    same = replace(mutant, text=(ROOT / "reference" / "kl.py").read_text(encoding="utf-8"))
+    assert not Campaign(project, LIMIT, trust=True).trial(same).seen_by
+
+
+def test_failures_that_no_mutant_causes_are_no_verdict(project: Path) -> None:
+    name = "tests/formulas/test_second_definitions.py"
+    broken = {name: (project / name).read_text(encoding="utf-8") + "\n\nassert False\n"}
+    with changed(project, broken) as tree, pytest.raises(Unsound, match="fails without any mutant"):
+        Campaign(tree, LIMIT).trial(chosen("reference.kl:adaptive_kl_coef", "constant", ""))
+
+
+def test_a_selection_of_nothing_is_no_verdict(project: Path) -> None:
+    with changed(project) as tree:
+        selection = Selection(("tests/formulas/test_second_definitions.py",), ("test_agreement[nothing]",))
+        assert run_tests(tree, selection, LIMIT).status == NO_TEST
+
+
+def test_what_does_not_end_is_ended(project: Path) -> None:
+    endless = {"reference/kl.py": "while True:\n    pass\n"}
+    with changed(project, endless) as tree:
+        outcome = run_tests(tree, Selection(("tests/formulas/test_kl_scalar.py",)), 5.0)
+    assert outcome.status == -signal.SIGKILL != PASSED
+
+
+def test_the_project_itself_is_left_alone(project: Path) -> None:
+    path = ROOT / "torch_impl" / "kl.py"
+    before = path.read_bytes()
+    with changed(project, {"torch_impl/kl.py": ""}) as tree:
+        assert (tree / "torch_impl" / "kl.py").read_bytes() == b""
+        assert (project / "torch_impl" / "kl.py").read_bytes() == path.read_bytes() == before
+
+
+def test_who_uses_what() -> None:
+    kl = "def kl(x):\n    return _kl(x)\n\n\ndef _kl(x):\n    return rows.pack(x)\n"
+    texts = {
+        "rows": "def pack(x):\n    return x\n\n\nLIMIT = 2\n",
+        "kl": f"from package import rows\n\n\n{kl}",
+        "loss": "from package.kl import kl\n\n\ndef loss(x):\n    return kl(x)\n",
+    }
+    users = reaching("package", texts)
+    assert users["rows", "pack"] == {("rows", "pack"), ("kl", "_kl"), ("kl", "kl"), ("loss", "loss")}
+    assert users["kl", "kl"] == {("kl", "kl"), ("loss", "loss")}
+    assert users["rows", "LIMIT"] == {("rows", "LIMIT")}
+
+
+def test_every_mutant_has_tests_that_may_see_it() -> None:
+    users = {
+        p: reaching(p, {f.stem: f.read_text("utf-8") for f in (ROOT / p).glob("*.py")})
+        for p in campaign.PACKAGES
+    }
+    functions = {(m.package, m.module, m.function): m for m in EVERY}
+    for mutant in functions.values():
+        selections = plan(ROOT, mutant, users[mutant.package][mutant.module, mutant.function])
+        assert selections
+        assert all((ROOT / file).exists() for selection in selections for file in selection.files)
+
+
+def test_equivalents_match_and_give_reasons() -> None:
+    entries = read()
+    assert not idle(entries, EVERY)
+    assert all(entry.reason for entry in entries)
+
+
+def test_what_counts() -> None:
+    mutant = chosen(*FEW[1])
+    function = f"{mutant.package}.{mutant.module}:{mutant.function}"
+    entry = Equivalent(function, mutant.operator, mutant.old, mutant.new, "for a test")
+    killed, survived = Trial(mutant, "a test", 1.0), Trial(mutant, "", 1.0)
+    assert campaign.score([killed, killed, survived, survived], ()) == 0.5
+    assert campaign.score([killed, survived], (entry,)) == 1.0
+    assert campaign.survivors([killed, survived], ()) == [survived]
+    assert campaign.survivors([killed, survived], (entry,)) == []
+    assert campaign.refuted([killed, survived], (entry,)) == [killed]
+    assert idle([replace(entry, new="nothing like it"), entry], EVERY) == [
+        replace(entry, new="nothing like it")
+    ]
+    assert campaign.by_module([killed, survived], ()).loc["all", "score"] == "50.0%"
+
+
+def test_the_command_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--package", "torch_impl", "--sample", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("torch_impl.") for line in lines)
