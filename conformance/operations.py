@@ -107,7 +107,7 @@ KL = (
     Operation(
         "kl_estimate",
         (LOGPROBS, REF_LOGPROBS),
-        {"estimator": REQUIRED, "log_ratio_clip": None, "value_clip": None},
+        {"estimator": "k1", "log_ratio_clip": None, "value_clip": None},
         kl.kl_estimate,
         differentiable=("logprobs",),
         gradient=kl.kl_estimate_gradient,
@@ -156,7 +156,7 @@ POLICY_LOSS = (
     Operation(
         "aggregate",
         (Argument("x", BT), MASK),
-        {"mode": REQUIRED, "horizon": None, "empty_rows": "count"},
+        {"mode": "token-mean", "horizon": None, "empty_rows": "count"},
         policy_loss.aggregate,
         result=SCALAR,
         differentiable=("x",),

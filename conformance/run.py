@@ -102,19 +102,24 @@ class Run:
         regions: Iterable[str],
         check: Callable[[Case], None],
         max_tokens: int = MAX_TOKENS,
+        inputs: int | None = None,
         **fixed: Any,
     ) -> None:
-        """Draw cases from each region, options in `fixed` held, and check each; nothing is left to luck."""
+        """Draw cases from each region, options in `fixed` held, and check each; nothing is left to luck.
+
+        `inputs` is how many at most, where more of them would show nothing new.
+        """
+        count = min(EXAMPLES[self.profile], inputs or EXAMPLES[self.profile])
         limits = self.backend.limits(self.operation)
         beyond = {name: value for name, value in fixed.items() if value not in limits.get(name, (value,))}
         for region in regions:
-            self.tally.expected += EXAMPLES[self.profile]
+            self.tally.expected += count
             if beyond:
-                self.tally.limited += EXAMPLES[self.profile]
+                self.tally.limited += count
                 self.tally.beyond |= {f"{name}={value!r}" for name, value in beyond.items()}
                 continue
             strategy = cases(self.operation, region, self.dtype, limits, fixed, max_tokens)
-            self._hypothesis(region, strategy, check)
+            self._hypothesis(region, strategy, check, count)
 
     def count(self, check: Callable[[Any], None], case: Any) -> None:
         """Check one case, and count it as executed when it was judged, as limited when it was refused."""
@@ -243,9 +248,9 @@ class Run:
                 self.sound = False
         return self.sound
 
-    def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None]) -> None:
+    def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None], count: int) -> None:
         settings = hypothesis.settings(
-            max_examples=EXAMPLES[self.profile],
+            max_examples=count,
             deadline=None,
             database=None,
             report_multiple_bugs=False,

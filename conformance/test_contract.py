@@ -37,6 +37,7 @@ def _having(*wanted: str) -> tuple[str, ...]:
 
 
 MASKED = _having("mask")
+MASKED_WITH_GRADIENT = tuple(name for name in MASKED if OPERATIONS[name].differentiable)
 BATCHED = _having("BT", "B", "N", "BTV")
 MEANS = (
     "aggregate", "policy_loss", "policy_metrics", "kl_penalty_loss", "value_loss", "reward_model_loss",
@@ -75,6 +76,24 @@ def test_masked_garbage(run: Run) -> None:
 def test_masked_nonfinite(run: Run) -> None:
     """Nor do NaN and ±inf: multiplying by the mask is not masking."""
     run.over(ANY_MASK, lambda case: _masked_values_do_not_matter(run, case, (np.nan, np.inf, -np.inf)))
+
+
+@clauses("contract.masked-gradient")
+@operations(*MASKED_WITH_GRADIENT)
+def test_masked_gradient(run: Run) -> None:
+    """No gradient at masked positions, whatever lies there."""
+    names = list(OPERATIONS[run.operation].differentiable)
+
+    def check(case: Case) -> None:
+        mask = case.arguments["mask"]
+        for filled in (case, _filled(case, (np.nan, np.inf))):
+            for name, got in run.gradients(filled, names, run.upstream(case)).items():
+                masked = np.where(mask, 0.0, got)
+                run.seen(
+                    filled, not masked.any(), f"gradient in {name}: {got.tolist()}, expected 0 where masked"
+                )
+
+    run.over(("holes", "empty-rows"), check, FEW_TOKENS, inputs=5)
 
 
 @clauses("contract.mask-holes")

@@ -127,7 +127,7 @@ def test_every_zone_of_the_clip(run: Run) -> None:
 
     for low, high, dual in CLIPS:
         if dual is None:
-            run.over(("exact", "generic"), check, clip_low=low, clip_high=high)
+            run.over(("exact", "generic"), check, inputs=3, clip_low=low, clip_high=high)
 
 
 @clauses("grpo.sequence-ratio")

@@ -49,7 +49,7 @@ def test_every_zone_of_the_clip(run: Run) -> None:
         run.differentiates(zoned)
 
     for clip in (0.5, 0.2, 0.0):
-        run.over(("exact", "generic"), check, clip=clip)
+        run.over(("exact", "generic"), check, inputs=3, clip=clip)
 
 
 @clauses("vf.advantage-to-zero")

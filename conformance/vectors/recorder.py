@@ -108,11 +108,12 @@ class Recorder(Run):
         regions: Iterable[str],
         check: Callable[[Case], None],
         max_tokens: int = MAX_TOKENS,
+        inputs: int | None = None,
         **fixed: Any,
     ) -> None:
         """Draw cases from each region and keep what the check asks of them."""
         for region in regions:
-            for k in range(self.inputs):
+            for k in range(min(self.inputs, inputs or self.inputs)):
                 draw = ByText(f"{self.seed} {self.test} {self.operation} {self.dtype} {fixed} {region} {k}")
                 longest = max_tokens if (region, k) == ("generic", 0) else min(max_tokens, SHORT)
                 case = draw_case(draw, self.operation, region, self.dtype, {}, fixed, longest)

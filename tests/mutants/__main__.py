@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         done = run.trials(chosen, arguments.processes)
     idle = equivalents.idle(equivalents.read(), every)
     for entry in idle:
-        print(f"matches no mutant: {entry.function}: {entry.operator}: {entry.old} -> {entry.new}")
+        print(
+            f"matches no mutant: {', '.join(entry.functions)}: {entry.operator}: {entry.old} -> {entry.new}"
+        )
     return max(_told(done, arguments.write, argv), bool(idle))
 
 

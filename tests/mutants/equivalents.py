@@ -15,8 +15,8 @@ LIST = Path(__file__).parent / "equivalent.toml"
 class Equivalent:
     """One entry of the list."""
 
-    function: str
-    """As in a mutant's name: `reference.gae:whiten`. In each of these texts, … stands for anything."""
+    functions: tuple[str, ...]
+    """As in a mutant's name, `reference.gae:whiten`. Here and in what follows, … stands for anything."""
     operator: str
     old: str
     new: str
@@ -25,8 +25,9 @@ class Equivalent:
     def covers(self, mutant: Mutant) -> bool:
         """Whether a mutant is meant, wherever in its function it stands."""
         function = f"{mutant.package}.{mutant.module}:{mutant.function}"
-        pairs = ((self.function, function), (self.old, mutant.old), (self.new, mutant.new))
-        return self.operator == mutant.operator and all(_fits(*pair) for pair in pairs)
+        fits = _fits(self.old, mutant.old) and _fits(self.new, mutant.new)
+        there = any(_fits(pattern, function) for pattern in self.functions)
+        return there and fits and self.operator == mutant.operator
 
 
 def _fits(pattern: str, text: str) -> bool:
@@ -36,7 +37,7 @@ def _fits(pattern: str, text: str) -> bool:
 def read(path: Path = LIST) -> tuple[Equivalent, ...]:
     """Read the list."""
     entries = tomllib.loads(path.read_text(encoding="utf-8")).get("equivalent", [])
-    return tuple(Equivalent(**entry) for entry in entries)
+    return tuple(Equivalent(**{**entry, "functions": tuple(entry["functions"])}) for entry in entries)
 
 
 def idle(entries: Iterable[Equivalent], mutants: Iterable[Mutant]) -> list[Equivalent]:

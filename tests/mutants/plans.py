@@ -1,6 +1,5 @@
 """Which tests may see a mutant, the likeliest and cheapest first."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from conformance.adapters import torch_impl
@@ -16,6 +15,7 @@ DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
 MORE_DTYPES = ("float64", "bfloat16", "float16")
 CHECKS = ("checks.", "_check", "raise ")
+"""What is in the text of what refuses arguments."""
 
 
 def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
@@ -29,14 +29,15 @@ def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
     else:
         ordered = own + [name for name in operations if name not in own]
         agreements = tuple(f"test_agreement[{name}]" for name in ordered)
-        formulas = [Selection((SECOND,), agreements)] if agreements else []
-        rest = list(_proofs(mutant, reaching))
+        examples = f"test_docstring_examples[reference.{mutant.module}]"
+        formulas = [Selection((EXAMPLES, SECOND), (examples, *agreements))]
+        rest = _derivations(reaching)
     return [*files, *formulas, *rest] if _checks(mutant) else [*formulas, *files, *rest]
 
 
 def _checks(mutant: Mutant) -> bool:
     """Whether it is about what is refused."""
-    return mutant.module == "checks" or mutant.old.startswith(CHECKS)
+    return mutant.module == "checks" or any(word in mutant.old for word in CHECKS)
 
 
 def _suite(operations: list[str], *dtypes: str) -> Selection:
@@ -76,9 +77,8 @@ def _files(project: Path, mutant: Mutant, operations: list[str]) -> list[Selecti
     return [Selection(tuple(file for file in taken if file != SECOND))]
 
 
-def _proofs(mutant: Mutant, reaching: set[Name]) -> Iterator[Selection]:
-    """The examples of the docstrings, and the derivations that run on the function."""
-    yield Selection((EXAMPLES,), (f"test_docstring_examples[reference.{mutant.module}]",))
+def _derivations(reaching: set[Name]) -> list[Selection]:
+    """The derivations of the clauses that name a function which is changed."""
     names = {f"reference.{module}.{name}" for module, name in reaching}
     derivations = [
         f"test_derivation_holds[{derivation}]"
@@ -86,5 +86,4 @@ def _proofs(mutant: Mutant, reaching: set[Name]) -> Iterator[Selection]:
         if names & set(clause.reference)
         for derivation, _status in clause.derivations
     ]
-    if derivations:
-        yield Selection((DERIVATIONS,), tuple(derivations))
+    return [Selection((DERIVATIONS,), tuple(derivations))] if derivations else []

@@ -120,7 +120,7 @@ def test_equivalents_match_and_give_reasons() -> None:
 def test_what_counts() -> None:
     mutant = chosen(*FEW[1])
     function = f"{mutant.package}.{mutant.module}:{mutant.function}"
-    entry = Equivalent(function, mutant.operator, mutant.old, mutant.new, "for a test")
+    entry = Equivalent((function,), mutant.operator, mutant.old, mutant.new, "for a test")
     killed, survived = Trial(mutant, "a test", 1.0), Trial(mutant, "", 1.0)
     assert campaign.score([killed, killed, survived, survived], ()) == 0.5
     assert campaign.score([killed, survived], (entry,)) == 1.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.suite import Outcome, run_suite
+from tests.right_backends.styles import STYLES, Style
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,13 @@ def test_another_association(style: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_half_precision_all_the_way(dtype: str) -> None:
     _conforms(run_suite("--backend", HERE / "torch_columns.py", "--dtype", dtype))
+
+
+@pytest.mark.parametrize(
+    ("style", "dtype"), [(s, d) for s in STYLES for d in s.dtypes if s.what.endswith("autograd")]
+)
+def test_autograd(style: Style, dtype: str) -> None:
+    _conforms(run_suite("--backend", HERE / f"{style.module}.py", "--dtype", dtype, "--profile", "quick"))
 
 
 def _conforms(outcome: Outcome) -> None:
