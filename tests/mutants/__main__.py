@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from tests.campaigns import page
 from tests.mutants import campaign, equivalents
 from tests.mutants.campaign import ENOUGH, PACKAGES, Campaign, Trial
+from tests.mutants.equivalents import Equivalent
 from tests.mutants.running import snapshot
 
 PAGE = "mutants.md"
@@ -20,7 +21,7 @@ PAGE = "mutants.md"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the mutants and print what survived; the status is 1 when that is too much."""
-    arguments = _arguments(argv)
+    arguments, entries = _arguments(argv), equivalents.read()
     with TemporaryDirectory() as name:
         project = snapshot(Path(name) / "project")
         every = campaign.every_mutant(project)
@@ -38,29 +39,29 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         run = Campaign(project, arguments.time_limit, trust=arguments.trust)
         done = run.trials(chosen, arguments.processes)
-    idle = equivalents.idle(equivalents.read(), every)
+    idle = equivalents.idle(entries, every)
     for entry in idle:
         print(
             f"matches no mutant: {', '.join(entry.functions)}: {entry.operator}: {entry.old} -> {entry.new}"
         )
-    return max(_told(done, arguments.write, argv), bool(idle))
+    enough = _told(done, entries)
+    if arguments.write:
+        how = " ".join(["python3 dev.py mutants", *(sys.argv[1:] if argv is None else argv)])
+        left = campaign.table(campaign.survivors(done, entries))
+        text = page("Mutants that the tests kill", how, campaign.by_module(done, entries), "Survivors", left)
+        (Path(arguments.write) / PAGE).write_text(text, encoding="utf-8")
+    return 0 if enough and not idle else 1
 
 
-def _told(done: list[Trial], folder: str | None, argv: list[str] | None) -> int:
-    """Print and write what became of the mutants, and return 1 if it will not do."""
-    entries = equivalents.read()
-    lines, left = campaign.by_module(done, entries), campaign.survivors(done, entries)
-    print(lines.to_string())
-    for one in left:
+def _told(done: list[Trial], entries: tuple[Equivalent, ...]) -> bool:
+    """Print what became of the mutants, and tell whether it will do."""
+    print(campaign.by_module(done, entries).to_string())
+    for one in campaign.survivors(done, entries):
         print(f"survived: {one.mutant.id}: {one.mutant.old} -> {one.mutant.new}")
     wrong = campaign.refuted(done, entries)
     for one in wrong:
         print(f"called equivalent, and a test sees it: {one.mutant.id}")
-    if folder:
-        how = " ".join(["python3 dev.py mutants", *(sys.argv[1:] if argv is None else argv)])
-        text = page("Mutants that the tests kill", how, lines, "Survivors", campaign.table(left))
-        (Path(folder) / PAGE).write_text(text, encoding="utf-8")
-    return int(campaign.score(done, entries) < ENOUGH or bool(wrong))
+    return campaign.score(done, entries) >= ENOUGH and not wrong
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

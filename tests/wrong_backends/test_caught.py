@@ -1,5 +1,6 @@
 """Wrong backends are caught, in the operation that is wrong and by a clause that says what is wrong."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +10,12 @@ from conformance.operations import OPERATIONS
 from tests.harness.suite import run_suite
 from tests.wrong_backends.edits import Edit, source
 from tests.wrong_backends.table import EDITS, sample
+from tests.wrong_backends.threads import NOT_EXPRESSIBLE
 
 FEWEST = 5
 """Wrong backends of each operation, at least."""
+THREAD = r"[\w.-]+/[\w.-]+(#\d+|,? commit [0-9a-f]{7,}|[ @][0-9a-f]{7,})( \(.+\))?"
+"""A repository, and the number of a thread or a commit of it."""
 
 
 @pytest.mark.parametrize("edit", sample(), ids=lambda edit: f"{edit.operation}: {edit.name}")
@@ -53,3 +57,11 @@ def test_an_edit_that_does_nothing_is_refused() -> None:
         source(Edit("gae", "", "not there", "there"))
     with pytest.raises(ValueError, match="occurs 2 times in discounted_returns"):
         source(Edit("discounted_returns", "", "gamma", "1"))
+
+
+def test_a_thread_is_shown_or_it_is_said_why_not() -> None:
+    shown = {edit.thread for edit in EDITS if edit.thread}
+    elsewhere = [thread for thread, _, _ in NOT_EXPRESSIBLE]
+    assert len(set(elsewhere)) == len(elsewhere)
+    assert not shown & set(elsewhere)
+    assert all(re.fullmatch(THREAD, thread) for thread in [*shown, *elsewhere])
