@@ -268,10 +268,10 @@ def test_shapes(run: Run) -> None:
 @clauses("contract.shapes")
 @operations(*BATCHED)
 def test_many(run: Run) -> None:
-    """A long row, then many rows: no token and no row is left out, in value and gradient."""
-    run.tally.expected = 2
+    """A long row, many rows, a single number: nothing is left out, in value and gradient."""
+    run.tally.expected = 3
     check = _conforms_and_differentiates_there(run)
-    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}):
+    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}, {}):
         limits = run.backend.limits(run.operation)
         run.count(check, ordinary(run.operation, run.dtype, limits, sizes={**FEW, **sizes}))
 

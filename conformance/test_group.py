@@ -67,7 +67,9 @@ def test_other_groups(run: Run) -> None:
             others = case.with_arguments(scores=np.where(ids == ids[0], scores, filling))
             run.judge(others, np.where(ids == ids[0], run.call(others), clean), allowed)
 
-    run.over(("generic", "adversarial"), check)
+    run.over(VALUE_REGIONS, check)
+    if run.operation == "group_advantages":
+        run.over(VALUE_REGIONS, check, scale="std")
 
 
 @clauses("grpo.zero-variance")

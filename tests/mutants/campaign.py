@@ -157,5 +157,10 @@ def by_module(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFram
 
 def table(left: list[Trial]) -> pd.DataFrame:
     """What survived: name, what stood there and what stands there now."""
-    lines = [(f"`{one.mutant.id}`", f"`{one.mutant.old}`", f"`{one.mutant.new}`") for one in left]
+    lines = [[f"`{_cell(x)}`" for x in (one.mutant.id, one.mutant.old, one.mutant.new)] for one in left]
     return pd.DataFrame(lines, columns=["mutant", "of", "is"]).set_index("mutant")
+
+
+def _cell(text: str) -> str:
+    """On one line, and without what would end a cell of a table."""
+    return " ".join(text.split()).replace("|", r"\|")

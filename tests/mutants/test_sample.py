@@ -130,6 +130,12 @@ def test_what_counts() -> None:
     assert idle([replace(entry, new="nothing like it"), entry], EVERY) == [
         replace(entry, new="nothing like it")
     ]
+    assert replace(entry, old="…" + mutant.old[-3:]).covers(mutant)
+    assert not replace(entry, old=mutant.old[:-3]).covers(mutant)
+    assert (
+        campaign.table([replace(survived, mutant=replace(mutant, old="x |\n  y"))])["of"].item()
+        == r"`x \| y`"
+    )
     assert campaign.by_module([killed, survived], ()).loc["all", "score"] == "50.0%"
 
 

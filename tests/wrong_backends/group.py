@@ -125,8 +125,9 @@ EDITS = (
         NONE,
         ALONE.replace("_wide(scores.detach())", "_wide(0 * scores.detach()) / 0"),
         thread="huggingface/trl#727",
+        clause="",
     ),
-    edit(STD, "clipped at 5", "return advantages", "return advantages.clamp(-5, 5)"),
+    edit(STD, "clipped at 5", "return advantages", "return advantages.clamp(-5, 5)", clause=""),
     edit(
         STD,
         "a gradient flows through",

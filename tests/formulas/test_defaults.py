@@ -1,0 +1,25 @@
+"""An option that is left out means the same in the protocol, in every formula and in `torch_impl`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from conformance.adapters import torch_impl
+from conformance.operations import OPERATIONS
+from conformance.protocol import REQUIRED, Operation
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The keyword-only options of a function, REQUIRED where there is no default."""
+    options = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {p.name: REQUIRED if p.default is p.empty else p.default for p in options}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+def test_defaults(operation: Operation) -> None:
+    gradients = [operation.gradient] if operation.gradient else []
+    functions = (operation.reference, *operation.forms, *gradients, getattr(torch_impl, operation.name))
+    for function in functions:
+        assert defaults(function) == operation.options, function
