@@ -23,6 +23,9 @@ ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 7, 16, 24), (1, 3, 
 
 MAX_ROWS, MAX_TOKENS = ROWS[-1], TOKENS[-1]
 
+FEW_POSITIONS = 4
+"""Tokens of a row of logits, at most: positions do not depend on each other."""
+
 VOCABULARY, DIMENSIONS = (2, 1, 3, 5), (2, 1, 3, 5)
 """Sizes of the vocabulary and of parameter vectors."""
 
@@ -151,7 +154,8 @@ def draw_case(
 ) -> Case:
     """The call that a source of choices makes of a region."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
-    sizes = _sizes(draw, region, max_tokens)
+    positions = FEW_POSITIONS if any("V" in argument.shape for argument in op.arguments) else max_tokens
+    sizes = _sizes(draw, region, min(max_tokens, positions))
     arguments: dict[str, Any] = {}
     for argument in op.arguments:
         shape = tuple(sizes[letter] for letter in argument.shape)
