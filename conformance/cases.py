@@ -18,12 +18,12 @@ from conformance.protocol import Argument, Operation
 from conformance.values import consistent, log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
-ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5, 8), (1, 2, 3, 4, 7, 16, 24), (1, 3, 7, 24, 64)
+ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5), (1, 2, 3, 4, 5, 7, 24), (1, 3, 7, 12, 64)
 """Lengths that are drawn: few, because a backend may compile anew for each shape."""
 
 MAX_ROWS, MAX_TOKENS = ROWS[-1], TOKENS[-1]
 
-FEW_POSITIONS = 4
+FEW_POSITIONS = 5
 """Tokens of a row of logits, at most: positions do not depend on each other."""
 
 VOCABULARY, DIMENSIONS = (2, 1, 3, 5), (2, 1, 3, 5)
@@ -276,7 +276,8 @@ def _options(
 
 def _bytes(draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
     """Bytes of a shape, cut from a draw whose size does not depend on it, so that shapes shrink alone."""
-    whole = tuple(size for size, _ in zip((MAX_ROWS, MAX_TOKENS, VOCABULARY[-1]), shape, strict=False))
+    largest = (MAX_ROWS, FEW_POSITIONS, VOCABULARY[-1]) if len(shape) == 3 else (MAX_ROWS, MAX_TOKENS)
+    whole = largest[: len(shape)]
     raw = draw.octets(int(np.prod(whole)))
     # Shrinking moves large bytes to the end: read backwards, they come first, and the shape can shrink.
     return np.frombuffer(raw, dtype=np.uint8)[::-1].reshape(whole)[tuple(map(slice, shape))]

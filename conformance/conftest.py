@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import pickle
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +35,7 @@ from conformance.cases import Case  # noqa: E402
 from conformance.failure import story  # noqa: E402
 from conformance.known import BadFile, Known, read  # noqa: E402
 from conformance.operations import OPERATIONS  # noqa: E402
-from conformance.parallel import by_operation, is_controller, is_worker  # noqa: E402
+from conformance.parallel import by_operation, is_worker, tell_controller  # noqa: E402
 from conformance.report import KNOWN, Result, Verdict  # noqa: E402
 from conformance.run import NonConformance, Run  # noqa: E402
 from conformance.trace import first_divergence  # noqa: E402
@@ -51,15 +52,24 @@ FULL_STORIES = 3
 
 
 class Collector:
-    """Puts the results that travel with the reports into the verdict, whichever process they come from."""
+    """Puts the results that travel with the reports together, whichever process they come from."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        self.verdict = verdict
+    def __init__(self) -> None:
+        self.results: list[Result] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the result off a report."""
         if result := vars(report).get("conformance"):
-            self.verdict.results.append(Result(**result))
+            self.results.append(Result(**result))
+
+
+COLLECTOR = pytest.StashKey[Collector]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to the reports."""
+    config.stash[COLLECTOR] = Collector()
+    config.pluginmanager.register(config.stash[COLLECTOR])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,11 +78,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return by_operation(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where other processes run the tests, find out here, once, whether the backend can be tested."""
-    if is_controller(session.config):
-        _open_verdict(session.config).close()
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process that has ended what backend it tested, or why it could not."""
+    said = getattr(node, "workeroutput", None) or {}
+    if "unusable" in said:
+        raise pytest.UsageError(said["unusable"])
+    if "backend" in said:
+        _open_verdict(node.config, *pickle.loads(said["backend"]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -93,7 +106,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not ours or config.option.collectonly:
         return
     items.sort(key=lambda item: ORDER.get(item.path.name, 1) if _is_ours(item) else -1)
-    config.stash[BACKEND] = _open_verdict(config)
+    try:
+        backend = config.stash[BACKEND] = _start(config)
+    except pytest.UsageError as error:
+        if not is_worker(config):
+            raise
+        tell_controller(config, unusable=str(error))
+        items.clear()
+        return
+    described = (
+        backend.name,
+        tuple(backend.provided),
+        {name: backend.limits(name) for name in backend.provided},
+    )
+    _open_verdict(config, *described)
+    if is_worker(config):
+        tell_controller(config, backend=pickle.dumps(described))
 
 
 @pytest.fixture
@@ -199,19 +227,22 @@ def _is_ours(item: pytest.Item) -> bool:
     return item.path.is_relative_to(Path(__file__).parent)
 
 
-def _open_verdict(config: pytest.Config) -> Backend:
-    """Start the backend, and the verdict that results are collected in."""
-    backend = _start(config)
+def _open_verdict(
+    config: pytest.Config,
+    backend: str,
+    provided: tuple[str, ...],
+    limits: dict[str, dict[str, tuple[Any, ...]]],
+) -> None:
+    """Make the verdict on a backend, of the results that are there and of those to come."""
     config.stash[VERDICT] = Verdict(
-        backend=backend.name,
-        provided=tuple(backend.provided),
-        limits={name: backend.limits(name) for name in backend.provided},
+        backend=backend,
+        provided=provided,
+        limits=limits,
         settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
         known=_known_failures(config),
         whole=not _is_selection(config),
+        results=config.stash[COLLECTOR].results,
     )
-    config.pluginmanager.register(Collector(config.stash[VERDICT]))
-    return backend
 
 
 def _known_failures(config: pytest.Config) -> tuple[Known, ...]:

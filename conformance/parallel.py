@@ -10,10 +10,9 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def is_controller(config: pytest.Config) -> bool:
-    """Whether other processes run the tests for this one."""
-    distributes = config.getoption("dist", "no") != "no"
-    return distributes and not is_worker(config) and not config.option.collectonly
+def tell_controller(config: pytest.Config, **what: str | bytes) -> None:
+    """Leave something for the process that waits for this one."""
+    config.workeroutput.update(what)  # type: ignore[attr-defined]
 
 
 def by_operation(config: pytest.Config, log: Any) -> Any:

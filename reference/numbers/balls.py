@@ -58,18 +58,18 @@ class Ball:
 
         One operation whose exact result is 0 gives 0; a sum of several may lose something on its way there.
         """
-        if self.relative_loss is None or (terms == 1 and value.is_zero()) or _is_infinity(value):
-            return Ball(value, self.relative_loss, self.absolute_loss)
-        scale = value.abs_upper() if scale is None else scale
-        loss = (scale * self.relative_loss + self.absolute_loss) * terms
-        return Ball(value + loss, self.relative_loss, self.absolute_loss)
+        relative, absolute = self.relative_loss, self.absolute_loss
+        if relative is None or (terms == 1 and value.is_zero()) or _is_infinity(value):
+            return Ball(value, relative, absolute)
+        loss = (value.abs_upper() if scale is None else scale) * relative + absolute
+        return Ball(value + (loss if terms == 1 else loss * terms), relative, absolute)
 
     def __add__(self, other: Any) -> "Ball":
-        y = _value(other)
+        y = other.value if type(other) is Ball else _value(other)
         return NotImplemented if y is None else self.rounded(self.value + y)
 
     def __sub__(self, other: Any) -> "Ball":
-        y = _value(other)
+        y = other.value if type(other) is Ball else _value(other)
         return NotImplemented if y is None else self.rounded(self.value - y)
 
     def __rsub__(self, other: Any) -> "Ball":
@@ -77,11 +77,11 @@ class Ball:
         return NotImplemented if y is None else self.rounded(y - self.value)
 
     def __mul__(self, other: Any) -> "Ball":
-        y = _value(other)
+        y = other.value if type(other) is Ball else _value(other)
         return NotImplemented if y is None else self.rounded(self.value * y)
 
     def __truediv__(self, other: Any) -> "Ball":
-        y = _value(other)
+        y = other.value if type(other) is Ball else _value(other)
         return NotImplemented if y is None else self.rounded(self.value / y)
 
     def __rtruediv__(self, other: Any) -> "Ball":
@@ -118,12 +118,11 @@ def array(x: Any, rounding: Rounding | None = None, perturbation: float = 0.0) -
     """
     losses: tuple[Any, ...] = () if rounding is None else (rounding.relative, rounding.absolute)
     values = np.asarray(x, dtype=np.float64)
-    result = np.empty(values.shape, dtype=object)
-    for index in np.ndindex(values.shape):
-        middle = float(values[index])
+    result = np.empty(values.size, dtype=object)
+    for index, middle in enumerate(values.ravel().tolist()):
         value = arb(middle, abs(middle) * perturbation) if math.isfinite(middle) else _special(middle)
         result[index] = Ball(value, *losses)
-    return result if values.ndim else result[()]
+    return result.reshape(values.shape) if values.ndim else result[0]
 
 
 def number(value: Any, like: Ball) -> Ball:
@@ -276,7 +275,7 @@ def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:
 
 
 def _interval(x: Any) -> arb:
-    value = _value(x)
+    value = x.value if type(x) is Ball else _value(x)
     if value is None:
         raise TypeError(f"expected a ball or a number, got {type(x).__name__}")
     return value
@@ -292,7 +291,7 @@ def _value(x: Any) -> arb | None:
 
 def _is_infinity(x: arb) -> bool:
     """Whether a ball holds one of the two infinities and nothing else: no rounding changes them."""
-    return not x.mid().is_finite() and not x.is_nan() and bool(x.rad().is_finite())
+    return not (x.is_finite() or x.mid().is_finite() or x.is_nan()) and bool(x.rad().is_finite())
 
 
 def _special(x: float) -> arb:

@@ -139,39 +139,56 @@ def absolute(x: Dyadic) -> Dyadic:
     return LOST if x.units is None else Dyadic(abs(x.units), x.exponent, x.size, x.low, x.high)
 
 
-def less(x: Any, y: Any) -> bool | None:
+class Decision:
+    """The truth of a comparison, and what was compared: it is sure only where that is exact."""
+
+    __slots__ = ("compared", "truth")
+
+    def __init__(self, truth: bool, compared: tuple[Dyadic, ...]) -> None:
+        self.truth = truth
+        self.compared = compared
+
+    def __bool__(self) -> bool:
+        return self.truth
+
+
+def less(x: Any, y: Any) -> Decision | None:
     """x < y, None when either is lost."""
     return _compare(x, y, lambda a, b: a < b)
 
 
-def less_equal(x: Any, y: Any) -> bool | None:
+def less_equal(x: Any, y: Any) -> Decision | None:
     """x <= y, None when either is lost."""
     return _compare(x, y, lambda a, b: a <= b)
 
 
-def where(condition: bool | None, x: Any, y: Any) -> Dyadic:
-    """x or y; lost when the condition is undecided."""
-    return LOST if condition is None else number(x if condition else y)
+def where(condition: Decision | bool | None, x: Any, y: Any) -> Dyadic:
+    """x or y, exact only where what decided is; lost when the condition is undecided."""
+    if condition is None:
+        return LOST
+    compared = condition.compared if isinstance(condition, Decision) else ()
+    return _as_exact_as(number(x if condition else y), *compared)
 
 
 def kink(x: Any, y: Any, below: Any, above: Any) -> Dyadic:
     """One side or the other; at the tie only what both agree on is demanded."""
     a, b = number(below), number(above)
     if less(x, y):
-        return a
+        return _as_exact_as(a, number(x), number(y))
     if less(y, x):
-        return b
-    return a if a.units is not None and a.value == b.value else LOST
+        return _as_exact_as(b, number(x), number(y))
+    agreed = a if a.units is not None and a.value == b.value else LOST
+    return _as_exact_as(agreed, number(x), number(y))
 
 
 def maximum(x: Any, y: Any) -> Dyadic:
     """The larger of the two."""
-    return _chosen(less(x, y), y, x)
+    return where(less(x, y), y, x)
 
 
 def minimum(x: Any, y: Any) -> Dyadic:
     """The smaller of the two."""
-    return _chosen(less(y, x), y, x)
+    return where(less(y, x), y, x)
 
 
 def exp(x: Dyadic) -> Dyadic:
@@ -209,11 +226,13 @@ def log_sigmoid(_x: Dyadic) -> Dyadic:
     return LOST
 
 
-def _chosen(condition: bool | None, x: Any, y: Any) -> Dyadic:
-    """The one that a comparison of the two chose, exact only where both are."""
-    chosen, x, y = where(condition, x, y), number(x), number(y)
-    size, low, high = max(x.size, y.size), min(x.low, y.low), max(x.high, y.high)
-    return Dyadic(chosen.units, chosen.exponent, size, low, high)
+def _as_exact_as(x: Dyadic, *others: Dyadic) -> Dyadic:
+    """A number that is exact only where others are too."""
+    size, low, high = (
+        choose([getattr(x, part), *(getattr(other, part) for other in others)])
+        for choose, part in ((max, "size"), (min, "low"), (max, "high"))
+    )
+    return Dyadic(x.units, x.exponent, size, low, high)
 
 
 def _ceiling(size: int, exponent: int) -> int:
@@ -221,6 +240,9 @@ def _ceiling(size: int, exponent: int) -> int:
     return max(1, size << exponent if exponent >= 0 else -(-size >> -exponent))
 
 
-def _compare(x: Any, y: Any, operation: Callable[[Fraction, Fraction], bool]) -> bool | None:
-    a, b = number(x).value, number(y).value
-    return None if a is None or b is None else operation(a, b)
+def _compare(x: Any, y: Any, operation: Callable[[Fraction, Fraction], bool]) -> Decision | None:
+    compared = number(x), number(y)
+    a, b = (operand.value for operand in compared)
+    if a is None or b is None:
+        return None
+    return Decision(operation(a, b), compared)

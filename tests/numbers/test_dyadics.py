@@ -267,8 +267,8 @@ def test_values_are_those_of_fractions(x: float, y: float) -> None:
             assert result.value == operation(p, q)
     assert (-a).value == -p
     assert dyadics.total([a, b, a]).value == p + q + p
-    assert dyadics.less(a, y) is (p < q)
-    assert dyadics.less_equal(a, b) is (p <= q)
+    assert bool(dyadics.less(a, y)) == (p < q)
+    assert bool(dyadics.less_equal(a, b)) == (p <= q)
     assert dyadics.maximum(a, b).value == max(p, q)
     assert dyadics.minimum(x, b).value == min(p, q)
 
@@ -289,3 +289,19 @@ def test_strangers_are_refused(stranger: Any) -> None:
 def test_format_of_zero() -> None:
     forms: list[Format] = list(FORMATS.values())
     assert all(form.holds(dyadics.number(zero)) for form in forms for zero in (0, 0.0, -0.0))
+
+
+def test_what_a_comparison_chose_is_as_exact_as_what_was_compared() -> None:
+    """8 - 2**-9 is no number of bfloat16: whether it is below 8 is not sure there."""
+    number: Any = dyadics.number(8.0) - dyadics.number(2.0**-9)
+    one, two = dyadics.number(1.0), dyadics.number(2.0)
+    choices: list[Any] = [
+        dyadics.where(dyadics.less(number, 8.0), one, two),
+        numbers.where(numbers.less(number, 8.0), one, two),
+        dyadics.where(dyadics.less_equal(8.0, number), two, one),
+        dyadics.kink(number, 8.0, one, two),
+    ]
+    for chosen in choices:
+        assert chosen.value == 1
+        assert FORMATS["float32"].holds(chosen)
+        assert not FORMATS["bfloat16"].holds(chosen)

@@ -90,7 +90,8 @@ def test_every_function_in_every_system(name: str, function: str) -> None:
         operands[0] = np.array([True, False], dtype=object if name != "floats" else bool)
     result = np.asarray(ELEMENTARY[function](*operands))
     assert result.shape == (2,)
-    expected = (bool, np.bool_, sympy.logic.boolalg.Boolean) if function.startswith("less") else element_type
+    truths = (bool, np.bool_, dyadics.Decision, sympy.logic.boolalg.Boolean)
+    expected = truths if function.startswith("less") else element_type
     assert all(isinstance(element, expected) for element in result)
 
 
