@@ -15,16 +15,18 @@ from jax import Array, lax
 array_library = "jax"
 name = f"scan (jax {jax.__version__})"
 
-SHAPE = (8, 80)
+SHAPES = ((8, 80), (304, 304))
+"""Few shapes, because each takes a compilation."""
 
 
 def _in_one_shape(compiled: Callable[..., Array]) -> Callable[..., Array]:
-    """Pad the arguments, call what is compiled for that shape, and cut the result; a constant of the loss."""
+    """Pad the arguments, call what is compiled for the shape, and cut the result; a constant of the loss."""
 
     def operation(*arrays: Array, **options: Any) -> Array:
         constants = [np.asarray(lax.stop_gradient(x)) for x in arrays]
         dtype = constants[0].dtype
-        padded = [np.zeros(SHAPE[: x.ndim], x.dtype) for x in constants]
+        shape = next(s for s in SHAPES if all(np.less_equal(constants[0].shape, s)))
+        padded = [np.zeros(shape[: x.ndim], x.dtype) for x in constants]
         for whole, x in zip(padded, constants, strict=True):
             whole[tuple(map(slice, x.shape))] = x
         scalars = {k: np.asarray(x, dtype) if isinstance(x, float) else x for k, x in options.items()}
