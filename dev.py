@@ -46,7 +46,10 @@ def conformance(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run every check, the later ones after a failure too, and say which failed."""
+    """Run every check, the later ones after a failure too, and say which failed.
+
+    The conformance suite is one of them: a test holds what README.md shows of it against a run.
+    """
     ensure_installed(TEST_EXTRAS)
     for requirements in sorted(ADAPTERS.glob("*-requirements.txt")):
         ensure_backend(requirements.name.removesuffix("-requirements.txt"))
@@ -55,7 +58,6 @@ def test(arguments: list[str]) -> int:
         "ruff format --check": python("-m", "ruff", "format", "--check", "."),
         "mypy": python("-m", "mypy"),
         "pytest tests/": pytest("tests/", [*PARALLEL, "--dist", "worksteal", *arguments]),
-        "pytest conformance/": pytest("conformance/", suite_options(arguments)),
     }
     failed = []
     for name, command in steps.items():
