@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import VALUE_REGIONS, Case
+from conformance.cases import VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.oracle import judged, permitted
 from conformance.run import Run
+from conformance.values import option_values
 from reference import gae as reference
 
 ROW_ENDS = ("terminated", "truncated")
@@ -26,8 +27,13 @@ def test_td_errors(run: Run) -> None:
 @clauses("gae.n-step")
 @operations("n_step_advantages")
 def test_n_step_advantages(run: Run) -> None:
-    """n rewards, then the value of the state they lead to."""
+    """n rewards, then the value of the state they lead to, however many."""
     run.over((*VALUE_REGIONS, *ROW_ENDS), run.conforms)
+    limits = run.backend.limits(run.operation)
+    steps = max(limits.get("n", option_values(run.operation, "n")))
+    long_row = ordinary(run.operation, run.dtype, limits, sizes={"B": 1, "T": steps + 3})
+    run.tally.expected += 1
+    run.count(run.conforms, long_row.with_options(n=steps))
 
 
 @clauses("gae.telescoping", "gae.n-step-recursion")

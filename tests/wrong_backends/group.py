@@ -287,14 +287,6 @@ EDITS = (
         "to_ref = ref_logprobs - logprobs",
         "to_ref = (ref_logprobs - logprobs).bfloat16().to(logprobs.dtype)",
     ),
-    edit(
-        LOSS,
-        "the gradient of a sequence for its tokens",
-        'if level == "sequence"',
-        'if level != "token"',
-        values_equal=True,
-        clause="grpo.sequence-ratio",
-    ),
     edit(LOSS, "a sequence's ratio is a constant", OWN_SLOPE, "means.detach()", values_equal=True),
     edit(
         LOSS,

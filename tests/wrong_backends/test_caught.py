@@ -9,6 +9,7 @@ import pytest
 from conformance.operations import OPERATIONS
 from tests.harness.suite import run_suite
 from tests.wrong_backends.edits import Edit, source
+from tests.wrong_backends.equivalents import EQUIVALENT
 from tests.wrong_backends.table import EDITS, sample
 from tests.wrong_backends.threads import NOT_EXPRESSIBLE
 
@@ -28,6 +29,14 @@ def test_caught(edit: Edit, tmp_path: Path) -> None:
     assert failure["operation"] == edit.operation
     assert any(slug.startswith(edit.clause) for slug in failure["clauses"]), failure["detail"]
     assert ("gradient" in failure["detail"]) >= edit.values_equal, failure["detail"]
+
+
+@pytest.mark.parametrize("edit", [edit for edit, _ in EQUIVALENT], ids=lambda edit: edit.name)
+def test_what_is_no_mistake_passes(edit: Edit, tmp_path: Path) -> None:
+    backend = tmp_path / "right.py"
+    backend.write_text(source(edit), encoding="utf-8")
+    outcome = run_suite("--backend", backend, "--dtype", edit.dtype)
+    assert outcome.status == 0, outcome.output
 
 
 def test_enough_edits_of_every_operation() -> None:
