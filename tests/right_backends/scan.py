@@ -15,8 +15,9 @@ import numpy as np
 from jax import Array, lax
 
 # What one run has compiled, the next one need not.
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "rlspec-jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+CONFIG: Any = jax.config
+CONFIG.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "rlspec-jax"))
+CONFIG.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 array_library = "jax"
 name = f"scan (jax {jax.__version__})"

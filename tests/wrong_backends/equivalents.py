@@ -11,8 +11,8 @@ EQUIVALENT = (
             'if level != "token"',
             base="torch_group",
         ),
-        "A row has one advantage A and, in each aggregation, one weight w for its N active tokens. Of the row's "
-        "ratio s, each token gets s/N · Σ wA = swA at the level of the sequence, and swA at that of its tokens.",
+        "A row has one advantage A and, in each aggregation, one weight w for its N active tokens. Of its "
+        "ratio s, each gets s/N · Σ wA = swA at the level of the sequence, and swA at that of its tokens.",
     ),
 )
 """The edit, and why it changes nothing."""
