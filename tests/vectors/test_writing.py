@@ -101,8 +101,8 @@ def inexact(folder: Path) -> list[Interval]:
 def test_infinity_is_an_end_where_an_exponential_overflows(folder: Path) -> None:
     ends = [
         x.high
-        for dtype in ("float32", "float16")
-        for vector in read(folder / f"importance_ratio-{dtype}.json")
+        for operation, dtype in OPERATION_AND_DTYPE
+        for vector in read(folder / f"{operation}-{dtype}.json")
         for x in vector.decided
     ]
     assert np.inf in ends
