@@ -219,7 +219,7 @@ def _shape(draw: Draw, region: str, max_tokens: int) -> tuple[int, int]:
     if region == "square":
         return rows, rows
     if region == "close":
-        return min(rows, 5), draw.one_of(1, 2, 3)
+        return rows, draw.one_of(1, 2, 3)
     if region == "one-token":
         return rows, 1
     lengths = GENERIC_TOKENS if region == "generic" and max_tokens == MAX_TOKENS else TOKENS

@@ -109,9 +109,9 @@ def threads() -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("thread").sort_index(key=lambda names: names.str.lower())
 
 
-def pages(done: list[Trial], seeds: int) -> Iterator[tuple[str, str]]:
+def pages(done: list[Trial], seeds: int, folder: str) -> Iterator[tuple[str, str]]:
     """The pages that --write makes: their names and texts."""
-    how = f"python3 dev.py museum --seeds {seeds} --write"
+    how = f"python3 dev.py museum --seeds {seeds} --write {folder}"
     yield (
         CAUGHT_PAGE,
         page("Wrong backends that the suite catches", how, by_chapter(done), "Public threads", threads()),
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     for slug in unseeing:
         print(f"sees none of them: {slug}")
     if arguments.write:
-        for name, text in pages(done, arguments.seeds):
+        for name, text in pages(done, arguments.seeds, arguments.write):
             (Path(arguments.write) / name).write_text(text, encoding="utf-8")
     return 1 if missed or unseeing else 0
 
