@@ -1,6 +1,7 @@
 """Run the conformance suite in a process of its own, as `pytest conformance/` does, without its start-up.
 
-A server process imports once what every run needs and forks for each of them.
+A server process imports once what every run needs, our modules and the backends' libraries among it, and
+forks for each of them; the process of the backend is a fork of the run's.
 """
 
 import json
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
+from tests.harness.forked import fork_workers
+
 ROOT = Path(__file__).parents[2]
 
-PRELOADED = ["flint", "hypothesis", "pandas", "pytest"]
+PRELOADED = ["tests.harness.warm"]
 
 # Nobody rewrites the assertions of a module that was there before pytest.
 OPTIONS = ("-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--replay", "off")
@@ -74,6 +77,7 @@ def _run(arguments: list[str], output: Path, shrink: bool) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    fork_workers()
     if not shrink:
         settings.register_profile("unshrunk", phases=[Phase.generate])
         settings.load_profile("unshrunk")
