@@ -1,4 +1,4 @@
-"""A backend's process that is forked instead of started: what was imported before needs no importing again."""
+"""A backend's process as a fork: what this process has imported needs no importing again."""
 
 import io
 import os

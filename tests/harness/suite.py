@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,8 +54,8 @@ class Outcome:
         return {r["test"]: r["outcome"] for r in results if r["operation"] == operation}
 
 
-def run_suite(*arguments: object, shrink: bool = True) -> Outcome:
-    """Run `pytest conformance/` with more arguments.
+def run_suite(*arguments: object, shrink: bool = True, tests: Sequence[str] = ("conformance/",)) -> Outcome:
+    """Run `pytest conformance/`, or some tests of it by their ids, with more arguments.
 
     Without shrinking, which takes most of the time where much fails, the verdict is the same and a failure
     shows the first input that fails.
@@ -63,7 +64,7 @@ def run_suite(*arguments: object, shrink: bool = True) -> Outcome:
     context.set_forkserver_preload(PRELOADED)
     with TemporaryDirectory() as name:
         output, report = Path(name) / "output", Path(name) / "report"
-        words = [*map(str, arguments), "--report", str(report)]
+        words = [*tests, *OPTIONS, *map(str, arguments), "--report", str(report)]
         process = context.Process(target=_run, args=(words, output, shrink))
         process.start()
         process.join()
@@ -81,6 +82,6 @@ def _run(arguments: list[str], output: Path, shrink: bool) -> None:
     if not shrink:
         settings.register_profile("unshrunk", phases=[Phase.generate])
         settings.load_profile("unshrunk")
-    status = pytest.main(["conformance/", *OPTIONS, *arguments])
+    status = pytest.main(arguments)
     sys.stdout.flush()
     sys.exit(int(status))
