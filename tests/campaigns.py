@@ -1,12 +1,18 @@
-"""What the long runs share: a page of results that says when, where and with what it was made."""
+"""What the long runs share: results that outlast an interruption, and a page that says how they were made."""
 
 import datetime
+import hashlib
+import json
 import os
 import platform
+import threading
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("hypothesis", "jax", "numpy", "pytest", "python-flint", "torch")
 
 
@@ -25,3 +31,44 @@ def made() -> str:
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}"
     python = f"Python {platform.python_version()}"
     return f"Made on {datetime.date.today().isoformat()} ({machine}; {python}, {packages})"
+
+
+def digest(*parts: str | Path) -> str:
+    """A hash of texts, and of the Python files and Markdown pages in folders."""
+    found = hashlib.sha256()
+    for part in parts:
+        for text in [part.encode()] if isinstance(part, str) else _sources(part):
+            found.update(hashlib.sha256(text).digest())
+    return found.hexdigest()
+
+
+def _sources(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".md")]
+
+
+class Record:
+    """What a long run has found, a line of JSON each in a file: interrupted, it goes on where it stopped.
+
+    Keys are digests of all that a result depends on, so that what has changed since is found anew.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.found: dict[str, Any] = {}
+        if path is not None and path.exists():
+            whole, end, _ = path.read_text(encoding="utf-8").rpartition("\n")  # a line that was cut off goes
+            path.write_text(whole + end, encoding="utf-8")
+            self.found = dict(json.loads(line) for line in whole.splitlines())
+
+    def get(self, key: str) -> Any:
+        """What was found under this key, None if nothing was."""
+        return self.found.get(key)
+
+    def put(self, key: str, found: Any) -> None:
+        """Keep what can be written as JSON."""
+        with self.lock:
+            self.found[key] = found
+            if self.path is not None:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, found]) + "\n")

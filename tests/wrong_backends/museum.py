@@ -19,7 +19,7 @@ import pandas as pd
 
 from conformance.operations import CHAPTERS
 from spec.registry import current
-from tests.campaigns import page
+from tests.campaigns import ROOT, Record, digest, page
 from tests.harness.suite import run_suite
 from tests.wrong_backends.edits import Edit, source
 from tests.wrong_backends.table import EDITS
@@ -66,10 +66,19 @@ def _again(first: Trial, seed: int) -> Trial:
     return trial(first.edit, seed)
 
 
-def trials(edits: tuple[Edit, ...], seeds: int) -> list[Trial]:
-    """Run all of them, as many at a time as there are processors."""
+def trials(edits: tuple[Edit, ...], seeds: int, record: Record) -> list[Trial]:
+    """Run all of them, as many at a time as there are processors, less what is on record."""
+    code = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
+
+    def recorded(edit: Edit) -> list[Trial]:
+        key = digest(code, edit.operation, edit.name, edit.clause, edit.dtype, str(seeds), source(edit))
+        if (found := record.get(key)) is None:
+            done = trials_of(edit, seeds)
+            record.put(key, found := [(t.seed, t.tests, sorted(t.clauses), t.caught) for t in done])
+        return [Trial(edit, seed, tuple(tests), frozenset(c), caught) for seed, tests, c, caught in found]
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [one for done in pool.map(lambda edit: trials_of(edit, seeds), edits) for one in done]
+        return [one for done in pool.map(recorded, edits) for one in done]
 
 
 def by_chapter(done: list[Trial]) -> pd.DataFrame:
@@ -138,10 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dev.py museum", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="run with so many seeds, from 0 (default: 1)")
     parser.add_argument("--operation", action="append", help="only wrong backends of this operation")
+    parser.add_argument(
+        "--record", metavar="FILE", type=Path, help="keep results here, and go on from what it holds"
+    )
     parser.add_argument("--write", metavar="DIR", help="write the tables into this folder")
     arguments = parser.parse_args(argv)
     edits = tuple(e for e in EDITS if not arguments.operation or e.operation in arguments.operation)
-    done = trials(edits, arguments.seeds)
+    done = trials(edits, arguments.seeds, Record(arguments.record))
     print(by_chapter(done).to_string())
     missed = [t for t in done if not t.caught]
     for one in missed:
