@@ -66,8 +66,8 @@ def _again(first: Trial, seed: int) -> Trial:
     return trial(first.edit, seed)
 
 
-def trials(edits: tuple[Edit, ...], seeds: int, record: Record) -> list[Trial]:
-    """Run all of them, as many at a time as there are processors, less what is on record."""
+def trials(edits: tuple[Edit, ...], seeds: int, processes: int, record: Record) -> list[Trial]:
+    """Run all of them, so many at a time, less what is on record."""
     code = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
 
     def recorded(edit: Edit) -> list[Trial]:
@@ -77,7 +77,7 @@ def trials(edits: tuple[Edit, ...], seeds: int, record: Record) -> list[Trial]:
             record.put(key, found := [(t.seed, t.tests, sorted(t.clauses), t.caught) for t in done])
         return [Trial(edit, seed, tuple(tests), frozenset(c), caught) for seed, tests, c, caught in found]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processes) as pool:
         return [one for done in pool.map(recorded, edits) for one in done]
 
 
@@ -148,12 +148,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="run with so many seeds, from 0 (default: 1)")
     parser.add_argument("--operation", action="append", help="only wrong backends of this operation")
     parser.add_argument(
+        "-j",
+        dest="processes",
+        type=int,
+        default=os.cpu_count(),
+        help="run so many at a time (default: all cores)",
+    )
+    parser.add_argument(
         "--record", metavar="FILE", type=Path, help="keep results here, and go on from what it holds"
     )
     parser.add_argument("--write", metavar="DIR", help="write the tables into this folder")
     arguments = parser.parse_args(argv)
     edits = tuple(e for e in EDITS if not arguments.operation or e.operation in arguments.operation)
-    done = trials(edits, arguments.seeds, Record(arguments.record))
+    done = trials(edits, arguments.seeds, arguments.processes, Record(arguments.record))
     print(by_chapter(done).to_string())
     missed = [t for t in done if not t.caught]
     for one in missed:
