@@ -1,21 +1,31 @@
 """The right backends: what makes each of them odd, and the dtypes in which its style is right."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 WIDE = ("float64", "float32")
-ALL = (*WIDE, "bfloat16", "float16")
+HALF = ("bfloat16", "float16")
+ALL = (*WIDE, *HALF)
 
 
 @dataclass(frozen=True)
 class Style:
-    """A right backend: its module in this folder, what is odd about it, the dtypes that it serves."""
+    """A right backend: its module in this folder or its registered name, what is odd about it, its dtypes."""
 
     module: str
     what: str
     dtypes: tuple[str, ...]
 
+    @property
+    def backend(self) -> str:
+        """What `--backend` takes."""
+        file = Path(__file__).with_name(f"{self.module}.py")
+        return str(file) if file.exists() else self.module
+
 
 STYLES = (
+    Style("reference", "the reference itself: float64 inside", (*WIDE, "float16")),
+    Style("torch_impl", "the PyTorch implementation that comes with the spec", ALL),
     Style("columns", "NumPy, column by column", WIDE),
     Style("token_lists", "NumPy, a list of tokens for each row", WIDE),
     Style("scan", "JAX, lax.scan", WIDE),
@@ -32,4 +42,7 @@ STYLES = (
     Style("torch_preference", "PyTorch, autograd", ALL),
     Style("torch_group", "PyTorch, autograd", ALL),
     Style("torch_trust_region", "PyTorch", ALL),
+    Style("widened", "PyTorch, a wider dtype inside, rounded once", ("float32", *HALF)),
+    Style("sums_in_sequence", "PyTorch, sums from the first token to the last", ALL),
+    Style("sums_pairwise", "PyTorch, sums half and half", ALL),
 )

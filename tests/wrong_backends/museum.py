@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,31 +55,32 @@ def trial(edit: Edit, seed: int, *options: str, tests: Sequence[str] = ("conform
     return Trial(edit, seed, tuple(result["test"] for result in failed), clauses, seen)
 
 
-def trials_of(edit: Edit, seeds: int) -> list[Trial]:
-    """Run the suite on a wrong backend with each seed."""
-    first = trial(edit, 0)
-    return [first, *(_again(first, seed) for seed in range(1, seeds))]
+def trials(edits: tuple[Edit, ...], seeds: int, processes: int, record: Record) -> list[Trial]:
+    """Run all of them, so many at a time, one seed after the other, less what is on record."""
+    code = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
+    done: list[Trial] = []
+    with ThreadPoolExecutor(processes) as pool:
+        for seed in range(seeds):
+            firsts = done[: len(edits)] if seed else [None] * len(edits)
+            done += pool.map(partial(_recorded, record, code, seed), edits, firsts)
+    return done
+
+
+def _recorded(record: Record, code: str, seed: int, edit: Edit, first: Trial | None) -> Trial:
+    key = digest(code, edit.operation, edit.name, edit.clause, edit.dtype, str(seed), source(edit))
+    if (found := record.get(key)) is None:
+        one = _again(first, seed) if first is not None else trial(edit, seed)
+        found = [one.tests, sorted(one.clauses), one.caught]
+        record.put(key, found)
+    tests, clauses, caught = found
+    return Trial(edit, seed, tuple(tests), frozenset(clauses), caught)
 
 
 def _again(first: Trial, seed: int) -> Trial:
+    """Run the tests that failed with the first seed until one fails, and every test when none does."""
     if first.caught and (again := trial(first.edit, seed, "-x", tests=first.tests)).caught:
         return again
     return trial(first.edit, seed)
-
-
-def trials(edits: tuple[Edit, ...], seeds: int, processes: int, record: Record) -> list[Trial]:
-    """Run all of them, so many at a time, less what is on record."""
-    code = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
-
-    def recorded(edit: Edit) -> list[Trial]:
-        key = digest(code, edit.operation, edit.name, edit.clause, edit.dtype, str(seeds), source(edit))
-        if (found := record.get(key)) is None:
-            done = trials_of(edit, seeds)
-            record.put(key, found := [(t.seed, t.tests, sorted(t.clauses), t.caught) for t in done])
-        return [Trial(edit, seed, tuple(tests), frozenset(c), caught) for seed, tests, c, caught in found]
-
-    with ThreadPoolExecutor(processes) as pool:
-        return [one for done in pool.map(recorded, edits) for one in done]
 
 
 def by_chapter(done: list[Trial]) -> pd.DataFrame:
