@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = ["tests.harness.warm"]
 
 # Nobody rewrites the assertions of a module that was there before pytest.
-OPTIONS = ("-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--replay", "off")
+QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:logging")
+OPTIONS = ("-p", "no:cacheprovider", *QUIET, "--replay", "off")
 
 
 @dataclass(frozen=True)
