@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.numbers import Array, Mask, floats, system_of
+from reference.numbers import Array, Mask, Scalar, floats, system_of
 
 Indices = np.typing.NDArray[np.int64]
 """Integers that index something: token ids."""
@@ -30,6 +30,12 @@ def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "")
     return array
 
 
+def real_number(name: str, x: Any) -> Scalar:
+    """Check one real number and return it as a float (or as the object that it is)."""
+    number: Scalar = real_array(name, x, ()).item()
+    return number
+
+
 def mask_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Mask:
     """Check a boolean mask: True at the tokens that take part."""
     try:
@@ -44,10 +50,7 @@ def mask_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "")
 
 def index_array(name: str, x: Any, shape: tuple[int | None, ...], below: int, like: str = "") -> Indices:
     """Check an integer array whose elements lie in 0 ... below - 1: token ids."""
-    array = np.asarray(x)
-    if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name} must be an array of integers, got {_describe(array)}")
-    _check_shape(name, array.shape, shape, like)
+    array = integer_array(name, x, shape, like)
     if array.size and not 0 <= array.min() <= array.max() < below:
         raise ValueError(f"{name} must lie in [0, {below}), got {array.min()} to {array.max()}")
     return array

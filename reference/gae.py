@@ -327,7 +327,7 @@ def reward_horizon(epsilon: Scalar, *, gamma: Scalar, lam: Scalar) -> Scalar:
 
     Examples
     --------
-    >>> float(reward_horizon(0.25, gamma=1.0, lam=0.5))
+    >>> reward_horizon(0.25, gamma=1.0, lam=0.5)
     2.0
     """
     checks.open_unit_interval("epsilon", epsilon)
@@ -344,7 +344,7 @@ def gae_variance(covariance: Array, *, gamma: Scalar, lam: Scalar) -> Scalar:
 
     Examples
     --------
-    >>> float(gae_variance(np.eye(2), gamma=1.0, lam=0.5))
+    >>> gae_variance(np.eye(2), gamma=1.0, lam=0.5)
     1.25
     """
     covariance = checks.real_array("covariance", covariance, (None, None))

@@ -277,7 +277,7 @@ def advantage_bound(group_size: Scalar, *, ddof: int = 1) -> Scalar:
 
     Examples
     --------
-    >>> float(advantage_bound(5, ddof=0)), float(advantage_bound(4, ddof=1))
+    >>> advantage_bound(5, ddof=0), advantage_bound(4, ddof=1)
     (2.0, 1.5)
     """
     checks.positive("group_size", group_size)

@@ -130,7 +130,8 @@ def sequence_importance_ratio_gradient(
     """
     ratio = sequence_importance_ratio(logprobs, old_logprobs, mask)
     upstream = checks.real_array("upstream", upstream, ratio.shape, like="logprobs")
-    share = (upstream * ratio / _counts(np.asarray(mask)))[:, None]
+    mask = checks.mask_array("mask", mask, np.shape(logprobs), like="logprobs")
+    share = (upstream * ratio / _counts(mask))[:, None]
     return numbers.where(mask, share, numbers.zeros(mask.shape, like=ratio))
 
 

@@ -185,7 +185,9 @@ def kl_divergence_gradient(upstream: Array, logits: Array, ref_logits: Array) ->
     upstream = checks.real_array("upstream", upstream, logits.shape[:2], like="logits")
     divergence = numbers.total(_divergence_terms(logits, ref_logits), axis=-1)
     logprobs, ref_logprobs = _logprobs(logits), _logprobs(ref_logits)
-    gradient = numbers.exp(logprobs) * (logprobs - ref_logprobs - divergence[..., None])
+    probabilities = numbers.exp(logprobs)
+    # Two products, as differentiation by parts has them: a probability underflows in each by itself.
+    gradient = probabilities * (logprobs - ref_logprobs) - probabilities * divergence[..., None]
     return _where_possible(logits, upstream[..., None] * gradient, 0)
 
 

@@ -54,7 +54,8 @@ def token_logprobs(logits: Array, tokens: Indices, *, temperature: Scalar = 1.0)
     >>> token_logprobs([[[0.0, 0.0], [0.0, -np.inf]]], np.array([[1, 0]]))
     array([[-0.69314718,  0.        ]])
     """
-    scaled, tokens = _scaled(logits, temperature, tokens)
+    scaled = _scaled(logits, temperature)
+    tokens = checks.index_array("tokens", tokens, scaled.shape[:-1], below=scaled.shape[-1], like="logits")
     chosen = np.take_along_axis(scaled, tokens[..., None], axis=-1)[..., 0]
     return chosen - numbers.logsumexp(scaled)
 
@@ -71,7 +72,8 @@ def token_logprobs_gradient(
     >>> token_logprobs_gradient(np.array([[2.0]]), [[[0.0, 0.0]]], np.array([[1]]))
     array([[[-1.,  1.]]])
     """
-    scaled, tokens = _scaled(logits, temperature, tokens)
+    scaled = _scaled(logits, temperature)
+    tokens = checks.index_array("tokens", tokens, scaled.shape[:-1], below=scaled.shape[-1], like="logits")
     upstream = checks.real_array("upstream", upstream, tokens.shape, like="tokens")
     p = probabilities(logits, temperature=temperature)
     of_token = np.arange(scaled.shape[-1]) == tokens[..., None]
@@ -115,7 +117,7 @@ def token_entropy(logits: Array, *, temperature: Scalar = 1.0) -> Array:
     >>> token_entropy([[[0.0, 0.0, -np.inf], [0.0, -np.inf, -np.inf]]])
     array([[0.69314718, 0.        ]])
     """
-    scaled, _ = _scaled(logits, temperature)
+    scaled = _scaled(logits, temperature)
     possible = _possible(scaled)
     nothing = numbers.zeros(scaled.shape, like=scaled)
     logprobs = numbers.where(possible, scaled - numbers.logsumexp(scaled)[..., None], nothing)
@@ -132,7 +134,7 @@ def token_entropy_gradient(upstream: Array, logits: Array, *, temperature: Scala
     >>> token_entropy_gradient(np.array([[1.0]]), [[[0.0, 0.0, -np.inf]]])
     array([[[-0., -0.,  0.]]])
     """
-    scaled, _ = _scaled(logits, temperature)
+    scaled = _scaled(logits, temperature)
     upstream = checks.real_array("upstream", upstream, scaled.shape[:-1], like="logits")
     nothing = numbers.zeros(scaled.shape, like=scaled)
     possible = _possible(scaled)
@@ -149,24 +151,20 @@ def probabilities(logits: Array, *, temperature: Scalar = 1.0) -> Array:
 
     Examples
     --------
-    >>> probabilities([[[0.0, 0.0, -np.inf]]])
-    array([[[0.5, 0.5, 0. ]]])
+    >>> probabilities([[[np.log(3.0), 0.0, -np.inf]]])
+    array([[[0.75, 0.25, 0.  ]]])
     """
-    scaled, _ = _scaled(logits, temperature)
+    scaled = _scaled(logits, temperature)
     nothing = numbers.zeros(scaled.shape, like=scaled)
     return numbers.where(
         _possible(scaled), numbers.exp(scaled - numbers.logsumexp(scaled)[..., None]), nothing
     )
 
 
-def _scaled(logits: Array, temperature: Scalar, tokens: Indices | None = None) -> tuple[Array, Indices]:
+def _scaled(logits: Array, temperature: Scalar) -> Array:
     """Check the arguments, and divide the logits by the temperature."""
     checks.positive("temperature", temperature)
-    logits = checks.real_array("logits", logits, (None, None, None))
-    shape, size = logits.shape[:-1], logits.shape[-1]
-    tokens = np.zeros(shape, dtype=np.int64) if tokens is None else tokens
-    tokens = checks.index_array("tokens", tokens, shape, below=size, like="logits")
-    return logits / temperature, tokens
+    return checks.real_array("logits", logits, (None, None, None)) / temperature
 
 
 def _possible(logits: Array) -> Array:

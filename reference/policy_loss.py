@@ -69,8 +69,8 @@ def aggregate(
     --------
     >>> mask = np.array([[True, False], [True, True]])
     >>> (
-    ...     float(aggregate([[1.0, 9.0], [2.0, 6.0]], mask)),
-    ...     float(aggregate([[1.0, 9.0], [2.0, 6.0]], mask, mode="seq-mean-token-mean")),
+    ...     aggregate([[1.0, 9.0], [2.0, 6.0]], mask),
+    ...     aggregate([[1.0, 9.0], [2.0, 6.0]], mask, mode="seq-mean-token-mean"),
     ... )
     (3.0, 2.5)
     """
@@ -100,7 +100,9 @@ def aggregate_gradient(
     array([[0.5 , 0.  ],
            [0.25, 0.25]])
     """
-    mask = checks.mask_array("mask", mask, np.shape(x), like="x")
+    upstream = checks.real_number("upstream", upstream)
+    x = checks.real_array("x", x, (None, None))
+    mask = checks.mask_array("mask", mask, x.shape, like="x")
     divisors = aggregation_divisors(mask, mode=mode, horizon=horizon, empty_rows=empty_rows)
     filled = numbers.full(mask.shape, 1.0, like=upstream) * upstream / divisors
     return numbers.where(mask, filled, numbers.zeros(mask.shape, like=upstream))

@@ -210,7 +210,7 @@ def dpo_loss(
 
     Examples
     --------
-    >>> float(dpo_loss([-1.0], [-4.0], [-2.0], [-3.0], beta=0.25, loss_type="hinge"))
+    >>> dpo_loss([-1.0], [-4.0], [-2.0], [-3.0], beta=0.25, loss_type="hinge")
     0.5
     """
     _check_options(beta, label_smoothing, loss_type)
@@ -244,6 +244,7 @@ def dpo_loss_gradient(
     _check_options(beta, label_smoothing, loss_type)
     margin = preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
     slopes = _slopes(margin, beta, label_smoothing, loss_type)
+    upstream = checks.real_number("upstream", upstream)
     chosen = upstream * slopes / max(len(slopes), 1)
     return chosen, -chosen
 
@@ -255,10 +256,11 @@ def regularised_objective(policy: Array, ref: Array, rewards: Array, *, beta: Sc
 
     Examples
     --------
-    >>> float(regularised_objective([0.5, 0.5], [0.5, 0.5], [0.0, 3.0], beta=1.0))
+    >>> regularised_objective([0.5, 0.5], [0.5, 0.5], [0.0, 3.0], beta=1.0)
     1.5
     """
-    policy, ref, rewards = _responses(policy, ref, rewards, beta)
+    ref, rewards = _responses(ref, rewards, beta)
+    policy = checks.real_array("policy", policy, ref.shape, like="ref")
     divergence = numbers.total(policy * numbers.log(policy / ref))
     return _scalar(numbers.total(policy * rewards) - beta * divergence)
 
@@ -273,7 +275,7 @@ def optimal_policy(ref: Array, rewards: Array, *, beta: Scalar) -> Array:
     >>> optimal_policy([0.5, 0.5], [1.0, 1.0], beta=0.1)
     array([0.5, 0.5])
     """
-    ref, _, rewards = _responses(ref, ref, rewards, beta)
+    ref, rewards = _responses(ref, rewards, beta)
     weights = ref * numbers.exp(rewards / beta)
     return weights / numbers.total(weights)
 
@@ -285,10 +287,10 @@ def log_partition(ref: Array, rewards: Array, *, beta: Scalar) -> Scalar:
 
     Examples
     --------
-    >>> float(log_partition([0.5, 0.5], [2.0, 2.0], beta=1.0))
+    >>> log_partition([0.5, 0.5], [2.0, 2.0], beta=1.0)
     2.0
     """
-    ref, _, rewards = _responses(ref, ref, rewards, beta)
+    ref, rewards = _responses(ref, rewards, beta)
     return _scalar(numbers.log(numbers.total(ref * numbers.exp(rewards / beta))))
 
 
@@ -329,12 +331,11 @@ def _check_options(beta: Scalar, label_smoothing: Scalar, loss_type: str) -> Non
         raise ValueError(f"label_smoothing must be 0 with loss_type {loss_type!r}, got {label_smoothing!r}")
 
 
-def _responses(policy: Array, ref: Array, rewards: Array, beta: Scalar) -> tuple[Array, Array, Array]:
+def _responses(ref: Array, rewards: Array, beta: Scalar) -> tuple[Array, Array]:
     """Check what describes the responses to one prompt."""
     checks.positive("beta", beta)
-    policy = checks.real_array("policy", policy, (None,))
-    ref = checks.real_array("ref", ref, policy.shape, like="policy")
-    return policy, ref, checks.real_array("rewards", rewards, policy.shape, like="policy")
+    ref = checks.real_array("ref", ref, (None,))
+    return ref, checks.real_array("rewards", rewards, ref.shape, like="ref")
 
 
 def _scalar(x: Array) -> Scalar:

@@ -63,7 +63,7 @@ def reward_model_loss(chosen: Array, rejected: Array, *, margin: Scalar = 0.0) -
 
     Examples
     --------
-    >>> round(float(reward_model_loss([1.0, 0.0], [0.0, 0.0])), 6)
+    >>> round(reward_model_loss([1.0, 0.0], [0.0, 0.0]), 6)
     0.503204
     """
     chosen, rejected = _pairs(chosen, rejected, margin)
@@ -86,7 +86,7 @@ def reward_model_loss_gradient(
     """
     chosen, rejected = _pairs(chosen, rejected, margin)
     error = numbers.sigmoid(-(chosen - rejected - margin))
-    slope = upstream * error / max(len(error), 1)
+    slope = checks.real_number("upstream", upstream) * error / max(len(error), 1)
     return -slope, slope
 
 
@@ -101,7 +101,7 @@ def k_wise_loss(scores: Array, *, margin: Scalar = 0.0) -> Scalar:
 
     Examples
     --------
-    >>> round(float(k_wise_loss([[0.0, 0.0, 0.0]])), 6)
+    >>> round(k_wise_loss([[0.0, 0.0, 0.0]]), 6)
     0.693147
     """
     scores = checks.real_array("scores", scores, (None, None))

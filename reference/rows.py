@@ -7,7 +7,8 @@ from reference.numbers import Array, Mask, where, zeros
 
 def lengths(mask: Mask) -> np.typing.NDArray[np.int64]:
     """Count the active positions of each row, shape (B,)."""
-    return np.asarray(mask.sum(axis=1), dtype=np.int64)
+    counts: np.typing.NDArray[np.int64] = mask.sum(axis=1)
+    return counts
 
 
 def pack(x: Array, mask: Mask) -> Array:
@@ -19,7 +20,7 @@ def pack(x: Array, mask: Mask) -> Array:
 
 def unpack(packed: Array, mask: Mask) -> Array:
     """Put the packed entries back at the active positions; zeros lie at the others. Shape (B, T)."""
-    rank = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    rank = np.cumsum(mask, axis=1) - 1  # -1 before a row's first active position, which is not selected
     return where(mask, np.take_along_axis(packed, rank, axis=1), zeros(packed.shape, like=packed))
 
 

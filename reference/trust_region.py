@@ -49,7 +49,7 @@ def expected_advantage(visitation: Array, policy: Array, advantages: Array) -> S
 
     Examples
     --------
-    >>> float(expected_advantage([2.0], [[0.25, 0.75]], [[-1.0, 1.0]]))
+    >>> expected_advantage([2.0], [[0.25, 0.75]], [[-1.0, 1.0]])
     1.0
     """
     policy = checks.real_array("policy", policy, (None, None))
@@ -69,7 +69,7 @@ def penalty_coefficient(advantages: Array, *, gamma: Scalar) -> Scalar:
 
     Examples
     --------
-    >>> float(penalty_coefficient([[0.5, -1.0]], gamma=0.5))
+    >>> penalty_coefficient([[0.5, -1.0]], gamma=0.5)
     8.0
     """
     checks.unit_interval("gamma", gamma)
@@ -110,7 +110,7 @@ def surrogate(logprobs: Array, old_logprobs: Array, advantages: Array, mask: Mas
 
     Examples
     --------
-    >>> float(surrogate([[0.0, -3.0]], [[0.0, -3.0]], [[1.0, 2.0]], np.array([[True, True]])))
+    >>> surrogate([[0.0, -3.0]], [[0.0, -3.0]], [[1.0, 2.0]], np.array([[True, True]]))
     1.5
     """
     logprobs = checks.real_array("logprobs", logprobs, (None, None))
@@ -156,7 +156,7 @@ def mean_kl(old_logprobs: Array, logprobs: Array, weights: Array) -> Scalar:
 
     Examples
     --------
-    >>> float(mean_kl(np.log([[0.5, 0.5]]), np.log([[0.5, 0.5]]), [3.0]))
+    >>> mean_kl(np.log([[0.5, 0.5]]), np.log([[0.5, 0.5]]), [3.0])
     0.0
     """
     old_logprobs = checks.real_array("old_logprobs", old_logprobs, (None, None))

@@ -68,9 +68,9 @@ def value_loss(
     Examples
     --------
     >>> mask = [[True, True]]
-    >>> float(value_loss([[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask))
+    >>> value_loss([[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask)
     5.0
-    >>> float(value_loss([[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask, clip=0.5))
+    >>> value_loss([[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask, clip=0.5)
     5.5625
     """
     values, old_values, returns, mask = _rows(values, old_values, returns, mask, clip, aggregation)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
+from torch_impl.rows import Rows, discounted_sums, select
 
 
 def td_errors(
@@ -40,8 +41,10 @@ def td_errors(
         For γ outside [0, 1], shapes that disagree, or a mask that is not boolean.
     """
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    errors = _td_errors(_widen(rewards), _widen(values), mask, _widen(bootstrap_value), gamma)
-    return errors.to(rewards.dtype)
+    rows = Rows(mask)
+    now, closed = rows.close(_widen(rewards)), rows.close(_widen(values))
+    following = rows.following(closed, _widen(bootstrap_value))
+    return rows.open(now + gamma * following - closed).to(rewards.dtype)
 
 
 def n_step_advantages(
@@ -53,21 +56,12 @@ def n_step_advantages(
     """
     checks.integer("n", n, at_least=1)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    batch, width = rewards.shape
-    steps_onward = torch.cat(
-        [_next_active(mask), torch.full_like(mask[:, :1], width, dtype=torch.long)], dim=1
-    )
-    reward_at = torch.cat([_select(mask, _widen(rewards)), torch.zeros_like(_widen(rewards[:, :1]))], dim=1)
-    value_at = torch.cat([_select(mask, _widen(values)), _widen(bootstrap_value)[:, None]], dim=1)
-    position = torch.arange(width, device=mask.device).expand(batch, width)
-    discount = torch.ones_like(reward_at[:, :-1])
-    advantages = -value_at[:, :-1]
-    for _ in range(min(n, width)):
-        advantages = advantages + discount * reward_at.gather(1, position)
-        discount = torch.where(position < width, discount * gamma, discount)
-        position = steps_onward.gather(1, position)
-    advantages = advantages + discount * value_at.gather(1, position)
-    return _select(mask, advantages).to(rewards.dtype)
+    rows, last = Rows(mask), _widen(bootstrap_value)
+    now, closed = rows.close(_widen(rewards)), rows.close(_widen(values))
+    returns = closed
+    for _ in range(min(n, mask.shape[1])):
+        returns = now + gamma * rows.following(returns, last)
+    return rows.open(returns - closed).to(rewards.dtype)
 
 
 @torch.no_grad()
@@ -105,7 +99,8 @@ def gae(
     ValueError
         For γ or λ outside [0, 1], an unknown `masked`, shapes that disagree, a mask that is not boolean.
     """
-    return _advantages(rewards, values, mask, bootstrap_value, gamma, lam, masked).to(rewards.dtype)
+    rows, returns, closed = _returns(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+    return _put_back(rows, returns - closed, mask, masked).to(rewards.dtype)
 
 
 @torch.no_grad()
@@ -123,8 +118,8 @@ def lambda_returns(
 
     Clause: `gae.lambda-return`. Arguments, result and errors as for :func:`gae`.
     """
-    advantages = _advantages(rewards, values, mask, bootstrap_value, gamma, lam, masked)
-    return (advantages + _select(mask, _widen(values))).to(rewards.dtype)
+    rows, returns, _ = _returns(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+    return _put_back(rows, returns, mask, masked).to(rewards.dtype)
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
@@ -133,8 +128,9 @@ def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *
     Clause: `gae.lambda-one`. Arguments and errors as for :func:`td_errors`; without values.
     """
     _check_rows(rewards, rewards, mask, bootstrap_value, gamma)
-    returns = _scan(_widen(rewards), mask, gamma, _widen(bootstrap_value))
-    return returns.to(rewards.dtype)
+    rows = Rows(mask)
+    summands = rows.close(_widen(rewards)) + gamma * rows.at_end(_widen(bootstrap_value))
+    return rows.open(discounted_sums(summands, gamma)).to(rewards.dtype)
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, eps: float = 1e-8) -> Tensor:
@@ -171,19 +167,19 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = mask.sum()
-    mean = _select(mask, _widen(x)).sum() / count.clamp(min=1)
-    distance = _select(mask, _widen(x) - mean)
+    mean = select(mask, _widen(x)).sum() / count.clamp(min=1)
+    distance = select(mask, _widen(x) - mean)
     # The rounded mean is a little off, and equal values would keep what it is off by: take that out too.
     correction = distance.sum() / count.clamp(min=1)
-    centred = _select(mask, distance - correction)
+    centred = select(mask, distance - correction)
     variance = centred.square().sum() / (count - ddof).clamp(min=1)
     whitened = centred / torch.sqrt(variance + eps)
     if not shift_mean:
         whitened = whitened + (mean + correction)
-    return _select(mask & (count > ddof), whitened).to(x.dtype)
+    return select(mask & (count > ddof), whitened).to(x.dtype)
 
 
-def _advantages(
+def _returns(
     rewards: Tensor,
     values: Tensor,
     mask: Tensor,
@@ -191,46 +187,27 @@ def _advantages(
     gamma: float,
     lam: float,
     masked: str,
-) -> Tensor:
-    """Advantages in the dtype of the computation."""
+) -> tuple[Rows, Tensor, Tensor]:
+    """Closed rows, their λ-returns G_t = r_t + γ((1-λ) V_{t+1} + λ G_{t+1}), their values.
+
+    The numbers that are summed are values and rewards, not their differences, so that what is left after
+    subtracting V_t carries fewer roundings than a sum of TD errors where γλ is near 1.
+    """
     checks.choice("masked", masked, ("skip", "zero"))
     checks.unit_interval("lam", lam)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    rewards, values = _select(mask, _widen(rewards)), _select(mask, _widen(values))
-    steps = mask if masked == "skip" else mask.flip(1).cumsum(1).flip(1) > 0
-    errors = _td_errors(rewards, values, steps, _widen(bootstrap_value), gamma)
-    return _select(mask, _scan(errors, steps, gamma * lam, errors.new_zeros(len(errors))))
+    rewards, values, last = _widen(rewards), _widen(values), _widen(bootstrap_value)
+    if masked == "zero":
+        rewards, values = select(mask, rewards), select(mask, values)
+        mask = mask.flip(1).cumsum(1).flip(1) > 0
+    rows = Rows(mask)
+    now, closed = rows.close(rewards), rows.close(values)
+    ahead = (gamma * (1 - lam)) * rows.following(closed, last) + gamma * lam * rows.at_end(last)
+    return rows, discounted_sums(now + ahead, gamma * lam), closed
 
 
-def _td_errors(
-    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float
-) -> Tensor:
-    with_bootstrap = torch.cat([_select(mask, values), bootstrap_value[:, None]], dim=1)
-    next_values = with_bootstrap.gather(1, _next_active(mask))
-    return _select(mask, rewards + gamma * next_values - values)
-
-
-def _scan(x: Tensor, mask: Tensor, discount: float, last: Tensor) -> Tensor:
-    """S_t = x_t + discount · S of the next active position, from `last` behind the row's end."""
-    sums = torch.zeros_like(x)
-    following = last
-    for t in reversed(range(x.shape[1])):
-        following = torch.where(mask[:, t], x[:, t] + discount * following, following)
-        sums[:, t] = following
-    return _select(mask, sums)
-
-
-def _next_active(mask: Tensor) -> Tensor:
-    """Index of the next active position after each position, T where there is none. Shape (B, T)."""
-    width = mask.shape[1]
-    own = torch.where(mask, torch.arange(width, device=mask.device), width)
-    from_here_on = own.flip(1).cummin(1).values.flip(1)
-    return torch.cat([from_here_on[:, 1:], torch.full_like(from_here_on[:, :1], width)], dim=1)
-
-
-def _select(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+def _put_back(rows: Rows, x: Tensor, mask: Tensor, masked: str) -> Tensor:
+    return rows.open(x) if masked == "skip" else select(mask, rows.open(x))
 
 
 def _widen(x: Tensor) -> Tensor:

@@ -142,11 +142,11 @@ def grpo_loss(
     checks.floating("ref_logprobs", ref_logprobs, shape, like="logprobs")
     checks.floating("advantages", advantages, shape[:1], like="logprobs")
     checks.boolean("mask", mask, shape, like="logprobs")
-    policy, ref = (torch.where(mask, _widen(x), 0.0) for x in (logprobs, ref_logprobs.detach()))
+    policy, ref = (torch.where(mask, _widen(x), 0.0) for x in (logprobs, ref_logprobs))
     loss = policy_loss.policy_loss(
         policy,
-        _widen(old_logprobs),
-        _widen(advantages)[:, None].expand(shape),
+        old_logprobs,
+        advantages[:, None].expand(shape),
         mask,
         clip_low=clip_low,
         clip_high=clip_high,

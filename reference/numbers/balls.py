@@ -171,8 +171,14 @@ def absolute(x: Ball) -> Ball:
 
 
 def sigmoid(x: Ball) -> Ball:
-    """1 / (1 + exp(-x))."""
-    return _monotone(x, _sigmoid)
+    """1 / (1 + exp(-x)); a library may take it as exp(x - log(1 + exp(x))), where the exponent rounds too."""
+    plain = _monotone(x, _sigmoid)
+    if x.relative_loss is None or not x.value.is_finite():
+        return plain
+    size, tail = x.value.abs_upper(), (-x.value.abs_lower()).exp().log1p()
+    # The logarithm is max(x, 0) and a tail: adding them and subtracting lose two tails at most.
+    lost = min(x.relative_loss.abs_upper() * (size + 2 * tail), 2 * tail)
+    return Ball(plain.value * arb(0, lost).exp(), x.relative_loss, x.absolute_loss)
 
 
 def log_sigmoid(x: Ball) -> Ball:

@@ -241,6 +241,12 @@ def test_empty_batches(implementation: Implementation, operation: str, shape: tu
         assert str(got.dtype).endswith("float64")
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
+def test_empty_batches_by_the_definition(shape: tuple[int, ...]) -> None:
+    given = arrays("gae", shape).values()
+    assert reference.gae_by_definition(*given, gamma=0.5, lam=0.5).shape == shape
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
 def test_empty_batches_of_balls(shape: tuple[int, ...]) -> None:
     for operation, (_, options) in OPERATIONS.items():

@@ -231,9 +231,10 @@ def test_torch_policy_metrics(dtype: str, batch: Batch, options: Options) -> Non
         assert_permitted(allowed[name], value, form)
 
 
-def test_ratio_that_overflows_where_the_clip_holds_sends_nothing_back() -> None:
+@pytest.mark.parametrize("advantage", [1.0, 0.0])
+def test_ratio_that_overflows_where_the_clip_holds_sends_nothing_back(advantage: float) -> None:
     leaf, old = torch.tensor([[200.0, 0.0]], requires_grad=True), torch.zeros(1, 2)
-    advantages, mask = torch.tensor([[1.0, 1.0]]), torch.tensor([[True, True]])
+    advantages, mask = torch.tensor([[advantage, 1.0]]), torch.tensor([[True, True]])
     for level in ("token", "sequence", "sequence-token"):
         loss = torch_policy_loss.policy_loss(
             leaf, old, advantages, mask, clip_low=0.2, clip_high=0.2, log_ratio_clip=None, ratio_level=level

@@ -394,6 +394,13 @@ BAD: list[tuple[str, str, Any, str]] = [
 ]
 
 
+def test_a_residual_as_long_as_the_tolerance_is_short_enough() -> None:
+    for module, vector in ((reference, np.array), (torch_impl, torch.tensor)):
+        for tol, moves in ((5.0, False), (4.5, True)):
+            got = module.conjugate_gradient(lambda v: 2 * v, vector([3.0, 4.0]), max_iters=1, tol=tol)
+            assert bool(got.any()) == moves
+
+
 @pytest.mark.parametrize(("operation", "argument", "value", "named"), BAD)
 def test_bad_arguments(operation: str, argument: str, value: Any, named: str) -> None:
     for module, vector in ((reference, np.array), (torch_impl, torch.tensor)):

@@ -1,16 +1,21 @@
 """Hold our own tests against small mistakes in the formulas: `python -m tests.mutants --help`.
 
 Each mutant is one edit of `reference/` or `torch_impl/` in a copy of the project. It is killed when a test
-fails on it, or does not end; mutants that `equivalent.toml` proves to be no mistakes do not count.
+fails on it, or does not end; mutants that `equivalent.toml` proves to be no mistakes do not count. A long
+run can be made in several sittings, with `--record` and `--minutes`.
 """
 
 import argparse
+import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.campaigns import page
+import pandas as pd
+
+from tests.campaigns import Record, page
 from tests.mutants import campaign, equivalents
 from tests.mutants.campaign import ENOUGH, PACKAGES, Campaign, Trial
 from tests.mutants.equivalents import Equivalent
@@ -21,7 +26,8 @@ PAGE = "mutants.md"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the mutants and print what survived; the status is 1 when that is too much."""
-    arguments, entries = _arguments(argv), equivalents.read()
+    words = sys.argv[1:] if argv is None else argv
+    arguments, entries = _arguments(words), equivalents.read()
     with TemporaryDirectory() as name:
         project = snapshot(Path(name) / "project")
         every = campaign.every_mutant(project)
@@ -34,11 +40,13 @@ def main(argv: list[str] | None = None) -> int:
         ]
         chosen = campaign.sample(found, arguments.sample, arguments.seed)
         if arguments.list:
-            for mutant in chosen:
+            for mutant in sorted(chosen, key=found.index):
                 print(f"{mutant.id}\t{mutant.old!r} -> {mutant.new!r}")
             return 0
-        run = Campaign(project, arguments.time_limit, trust=arguments.trust)
-        done = run.trials(chosen, arguments.processes)
+        record = Record(arguments.record)
+        run = Campaign(project, arguments.time_limit, trust=arguments.trust, record=record)
+        done = run.trials(chosen, arguments.processes, arguments.minutes)
+    done.sort(key=lambda one: found.index(one.mutant))
     idle = equivalents.idle(entries, every)
     for entry in idle:
         print(
@@ -46,11 +54,19 @@ def main(argv: list[str] | None = None) -> int:
         )
     enough = _told(done, entries)
     if arguments.write:
-        how = " ".join(["python3 dev.py mutants", *(sys.argv[1:] if argv is None else argv)])
-        left = campaign.table(campaign.survivors(done, entries))
-        text = page("Mutants that the tests kill", how, campaign.by_module(done, entries), "Survivors", left)
-        (Path(arguments.write) / PAGE).write_text(text, encoding="utf-8")
+        how = shlex.join(["python3", "dev.py", "mutants", *words])
+        title = f"Mutants that the tests kill ({len(done)} run, of {len(every)} drawn at random)"
+        (Path(arguments.write) / PAGE).write_text(_page(title, how, done, entries), encoding="utf-8")
     return 0 if enough and not idle else 1
+
+
+def _page(title: str, how: str, done: list[Trial], entries: tuple[Equivalent, ...]) -> str:
+    """The page that --write makes."""
+    left = campaign.table(campaign.survivors(done, entries))
+    proved = campaign.reasons(done, entries)
+    parts: list[str | pd.DataFrame]
+    parts = [campaign.by_module(done, entries), "Survivors", left, "Survivors that are no mistakes", proved]
+    return page(title, how, *parts)
 
 
 def _told(done: list[Trial], entries: tuple[Equivalent, ...]) -> bool:
@@ -64,13 +80,17 @@ def _told(done: list[Trial], entries: tuple[Equivalent, ...]) -> bool:
     return campaign.score(done, entries) >= ENOUGH and not wrong
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py mutants", description=__doc__.splitlines()[0])
     parser.add_argument("--package", action="append", choices=PACKAGES, help="only this one")
     parser.add_argument("--module", action="append", help="only this module; may be repeated")
     parser.add_argument("--mutant", action="append", help="only those whose names begin so")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="another number draws others (default: 0)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after so many minutes")
+    parser.add_argument(
+        "--record", metavar="FILE", type=Path, help="keep results here, and go on from what it holds"
+    )
     parser.add_argument("--list", action="store_true", help="print the mutants, and run nothing")
     parser.add_argument(
         "-j",

@@ -1,20 +1,22 @@
 """Make mutants, hold the tests against them, and count."""
 
-import random
+import math
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 
 import pandas as pd
 
+from tests.campaigns import Record, digest
 from tests.mutants.equivalents import Equivalent
 from tests.mutants.operators import Mutant, mutants
 from tests.mutants.plans import plan
 from tests.mutants.reach import Name, reaching
-from tests.mutants.running import NO_TEST, PASSED, Outcome, Selection, changed, run_tests
+from tests.mutants.running import FOLDERS, NO_TEST, PASSED, Outcome, Selection, changed, run_tests
 
 PACKAGES = ("reference", "torch_impl")
 ENOUGH = 0.95
@@ -46,18 +48,26 @@ def every_mutant(project: Path, packages: Iterable[str] = PACKAGES) -> list[Muta
 
 
 def sample(found: list[Mutant], count: int | None, seed: int) -> list[Mutant]:
-    """So many of them, the same ones for the same seed; all of them without a number."""
-    if count is None or count >= len(found):
-        return found
-    drawn = set(random.Random(seed).sample(range(len(found)), count))
-    return [mutant for place, mutant in enumerate(found) if place in drawn]
+    """So many of them in an order of chance, the same one for the same seed; all of them without a number.
+
+    A smaller sample is the beginning of a larger one, and other lines of a module leave its order alone.
+    """
+
+    def chance(mutant: Mutant) -> str:
+        return digest(str(seed), mutant.package, mutant.module, mutant.function, mutant.old, mutant.new)
+
+    return sorted(found, key=chance)[:count]
 
 
 class Campaign:
     """Runs on one snapshot of the project."""
 
-    def __init__(self, project: Path, limit: float, *, trust: bool = False) -> None:
+    def __init__(
+        self, project: Path, limit: float, *, trust: bool = False, record: Record | None = None
+    ) -> None:
         self.project, self.limit, self.trust = project, limit, trust
+        self.record = record or Record(None)
+        self.code = digest(*(project / name for name in FOLDERS))
         self.unchanged: dict[Selection, Future[Outcome]] = {}
         self.lock = Lock()
         self.reaching = cache(lambda package: reaching(package, _texts(project, package)))
@@ -75,12 +85,27 @@ class Campaign:
                     return Trial(mutant, outcome.end, seconds)
         return Trial(mutant, "", seconds)
 
+    def recorded(self, mutant: Mutant) -> Trial | None:
+        """What is on record: that a mutant of the module as it is was seen, or that these tests do not."""
+        seen_by, seconds, code = self.record.get(_key(mutant)) or ("", 0.0, "")
+        return Trial(mutant, seen_by, seconds) if seen_by or code == self.code else None
+
     def _require_sound(self, selection: Selection, outcome: Outcome) -> None:
         """What fails for a mutant must pass without it."""
         if outcome.status == NO_TEST:
             raise Unsound(outcome.output)
         if self.trust:
             return
+        for some in (selection.alone(outcome.end), selection):
+            found = self._without(some)
+            if found.status == PASSED:
+                return
+            if found.status != NO_TEST:
+                break
+        raise Unsound(f"{some} fails without any mutant (status {found.status}):\n{found.output}")
+
+    def _without(self, selection: Selection) -> Outcome:
+        """How tests end where nothing was changed; they are run once."""
         with self.lock:
             asked = selection in self.unchanged
             future = self.unchanged.setdefault(selection, Future())
@@ -90,24 +115,46 @@ class Campaign:
                     future.set_result(run_tests(tree, selection, self.limit))
             except BaseException as error:
                 future.set_exception(error)
-        if (found := future.result()).status != PASSED:
-            raise Unsound(f"{selection} fails without any mutant (status {found.status}):\n{found.output}")
+        return future.result()
 
-    def trials(self, chosen: list[Mutant], processes: int | None) -> list[Trial]:
-        """Run the tests on mutants, so many at a time, and say of each how it ended."""
+    def trials(self, chosen: list[Mutant], processes: int | None, minutes: float = math.inf) -> list[Trial]:
+        """Run the tests on mutants, so many at a time, and say of each how it ended.
+
+        What is on record is not run again, but what other tests did not see is, and first, so that what is
+        left out by chance is left out whatever became of it. After so many minutes nothing more is begun.
+        """
+        known = [self.recorded(mutant) for mutant in chosen]
+        done = [one for one in known if one]
+        new = [mutant for mutant, one in zip(chosen, known, strict=True) if not one]
+        new.sort(key=lambda mutant: self.record.get(_key(mutant)) is None)
+        until = monotonic() + 60 * minutes
         with ThreadPoolExecutor(processes) as pool:
-            runs = [pool.submit(self.trial, mutant) for mutant in chosen]
-            done = []
-            for number, run in enumerate(runs, 1):
+            runs = [pool.submit(self._before, until, mutant) for mutant in new]
+            for run in runs:
                 try:
                     one = run.result()
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-                how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
-                print(f"{number}/{len(runs)} {one.mutant.id}: {how}", flush=True)
+                if one is None:
+                    continue
                 done.append(one)
-            return done
+                how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
+                print(f"{len(done)}/{len(chosen)} {one.mutant.id}: {how}", flush=True)
+        place = {mutant.id: number for number, mutant in enumerate(chosen)}
+        return sorted(done, key=lambda one: place[one.mutant.id])
+
+    def _before(self, until: float, mutant: Mutant) -> Trial | None:
+        """A trial that is put on record, unless it is too late for it."""
+        if monotonic() > until:
+            return None
+        one = self.trial(mutant)
+        self.record.put(_key(mutant), [one.seen_by, one.seconds, self.code])
+        return one
+
+
+def _key(mutant: Mutant) -> str:
+    return digest(mutant.id, mutant.text)
 
 
 def _texts(project: Path, package: str) -> dict[str, str]:
@@ -159,6 +206,17 @@ def table(left: list[Trial]) -> pd.DataFrame:
     """What survived: name, what stood there and what stands there now."""
     lines = [[f"`{_cell(x)}`" for x in (one.mutant.id, one.mutant.old, one.mutant.new)] for one in left]
     return pd.DataFrame(lines, columns=["mutant", "of", "is"]).set_index("mutant")
+
+
+def reasons(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFrame:
+    """What survived and is no mistake: the edits, how many mutants, and why."""
+    left = [one.mutant for one in done if excused(one, entries)]
+    lines = [
+        [f"`{_cell(entry.old)}` → `{_cell(entry.new)}`", count, ", ".join(entry.functions), entry.reason]
+        for entry in entries
+        if (count := sum(map(entry.covers, left)))
+    ]
+    return pd.DataFrame(lines, columns=["edit", "mutants", "in", "reason"]).set_index("edit")
 
 
 def _cell(text: str) -> str:

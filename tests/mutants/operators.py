@@ -49,7 +49,7 @@ OPPOSITE = {name: other for pair in OPPOSITES for name, other in (pair, pair[::-
 BRANCHES = {"where": 1, "kink": 2}
 """The place of the first of two arguments between which a function chooses."""
 
-COMMUTATIVE = ("minimum", "maximum", "min", "max", "promote_types")
+COMMUTATIVE = ("minimum", "maximum", "min", "max", "promote_types", "dot")
 TOLD = ("_describe",)
 """Functions that make parts of messages."""
 
@@ -111,9 +111,10 @@ def _edits(tree: ast.Module) -> Iterator[Edit]:
             elif isinstance(node, ast.If | ast.While):
                 for operator, new in _opposite(node.test):
                     yield name, node.test, operator, new
-        if isinstance(statement, ast.FunctionDef):
-            for deleted in _deletable(statement):
-                yield name, deleted, "deletion", None
+        for function in statement.body if isinstance(statement, ast.ClassDef) else [statement]:
+            if isinstance(function, ast.FunctionDef):
+                for deleted in _deletable(function):
+                    yield name, deleted, "deletion", None
 
 
 def defined(statement: ast.stmt) -> str:

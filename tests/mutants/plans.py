@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from conformance.adapters import torch_impl
+from conformance.callables import BINDINGS
 from conformance.operations import CHAPTERS, OPERATIONS
 from conformance.protocol import Operation
 from spec.registry import current
@@ -10,10 +11,12 @@ from tests.mutants.operators import Mutant
 from tests.mutants.reach import Name
 from tests.mutants.running import Selection
 
+REFUSALS = ("tests/formulas/test_refusals.py", "tests/formulas/test_bad_upstream.py")
+TENSORS = "tests/formulas/test_torch_tensors.py"
 SECOND = "tests/formulas/test_second_definitions.py"
 DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
-MORE_DTYPES = ("float64", "bfloat16", "float16")
+MORE_DTYPES = ("float64", "bfloat16")
 CHECKS = ("checks.", "_check", "raise ")
 """What is in the text of what refuses arguments."""
 
@@ -22,16 +25,18 @@ def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
     """The selections of tests to run, one after the other, until one fails."""
     operations = [name for name, functions in _functions(mutant.package).items() if functions & reaching]
     own = [name for name in operations if (mutant.module, name) in reaching] or operations
-    files = _files(project, mutant, operations)
+    others = [name for name in operations if name not in own]
+    refusals = [Selection(REFUSALS, operations=tuple(own))] if own else []
+    files = [*refusals, _files(project, mutant, operations)]
     if mutant.package == "torch_impl":
-        formulas = [_suite(own, "float32")] if own else []
-        rest = [_suite(own, *MORE_DTYPES)] if own else []
+        tensors = [Selection((TENSORS,), operations=tuple(name for name in own if name not in BINDINGS))]
+        formulas = [*_suite(own, "float32"), *(one for one in tensors if one.operations)]
+        rest = [*_suite(others, "float32"), *_suite(own, *MORE_DTYPES)]
     else:
-        ordered = own + [name for name in operations if name not in own]
-        agreements = tuple(f"test_agreement[{name}]" for name in ordered)
+        agreements = tuple(f"test_agreement[{name}]" for name in (*own, *others))
         examples = f"test_docstring_examples[reference.{mutant.module}]"
         formulas = [Selection((EXAMPLES, SECOND), (examples, *agreements))]
-        rest = _derivations(reaching)
+        rest = [*_derivations(reaching), *_suite([] if _checks(mutant) else own, "float32")]
     return [*files, *formulas, *rest] if _checks(mutant) else [*formulas, *files, *rest]
 
 
@@ -40,10 +45,12 @@ def _checks(mutant: Mutant) -> bool:
     return mutant.module == "checks" or any(word in mutant.old for word in CHECKS)
 
 
-def _suite(operations: list[str], *dtypes: str) -> Selection:
+def _suite(operations: list[str], *dtypes: str) -> list[Selection]:
+    """The suite on `torch_impl`, if it asks about any operation."""
     words = [word for dtype in dtypes for word in ("--dtype", dtype)]
     words += ["--backend", "torch_impl", "--replay", "off", "--time-limit", "10"]
-    return Selection(("conformance/",), operations=tuple(operations), options=tuple(words))
+    suite = Selection(("conformance/",), operations=tuple(operations), options=tuple(words))
+    return [suite] if operations else []
 
 
 def _functions(package: str) -> dict[str, set[Name]]:
@@ -64,7 +71,7 @@ def _name(function: object) -> Name:
     return module.rpartition(".")[2], name
 
 
-def _files(project: Path, mutant: Mutant, operations: list[str]) -> list[Selection]:
+def _files(project: Path, mutant: Mutant, operations: list[str]) -> Selection:
     """The tests of formulas that import the package and are of a chapter that is concerned, or of all."""
     chapters = {name for name, group in CHAPTERS.items() if any(op.name in operations for op in group)}
     others = CHAPTERS.keys() - chapters - {mutant.module}
@@ -74,16 +81,17 @@ def _files(project: Path, mutant: Mutant, operations: list[str]) -> list[Selecti
         for path in paths
         if not any(chapter in path.stem for chapter in others) and mutant.package in path.read_text("utf-8")
     ]
-    return [Selection(tuple(file for file in taken if file != SECOND))]
+    return Selection(tuple(file for file in taken if file not in (SECOND, TENSORS, *REFUSALS)))
 
 
 def _derivations(reaching: set[Name]) -> list[Selection]:
-    """The derivations of the clauses that name a function which is changed."""
+    """The derivations of the clauses that name a function which is changed, and the numbers they return."""
     names = {f"reference.{module}.{name}" for module, name in reaching}
+    clauses = [clause for clause in current().clauses.values() if names & set(clause.reference)]
     derivations = [
         f"test_derivation_holds[{derivation}]"
-        for clause in current().clauses.values()
-        if names & set(clause.reference)
+        for clause in clauses
         for derivation, _status in clause.derivations
     ]
-    return [Selection((DERIVATIONS,), tuple(derivations))] if derivations else []
+    numbers = [f"test_numbers_in_the_prose_are_recomputed[{clause.slug}]" for clause in clauses]
+    return [Selection((DERIVATIONS,), (*derivations, *numbers))] if clauses else []

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -40,7 +41,7 @@ class Selection:
     names: tuple[str, ...] = ()
     """Ends of the tests' ids, `test_agreement[gae]`; all tests where there is none."""
     operations: tuple[str, ...] = ()
-    """Of the conformance suite, the tests of these operations."""
+    """The tests of these operations, of the conformance suite or of ours; of any where there is none."""
     options: tuple[str, ...] = ()
     """More arguments of pytest."""
 
@@ -50,13 +51,16 @@ class Selection:
         Without names, what draws inputs comes last: it takes longest.
         """
         if self.operations:
-            asked = vars(item).get("callspec")
-            operation = asked.params.get("run", ("",))[0] if asked else ""
-            return 0 if operation in self.operations else -1
+            return self.operations.index(name) if (name := _operation(item)) in self.operations else -1
         if not self.names:
             return int(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
         asked_for = (i for i, name in enumerate(self.names) if item.nodeid.endswith(f"::{name}"))
         return next(asked_for, -1)
+
+    def alone(self, test: str) -> "Selection":
+        """One of its tests, by its id; all of them if it is none."""
+        file, colons, name = test.partition("::")
+        return Selection((file,), (name,), options=self.options) if colons else self
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
@@ -64,6 +68,14 @@ class Selection:
         items[:] = sorted((item for item in items if self.place(item) >= 0), key=self.place)
         if not items and not session.testsfailed:
             pytest.exit(f"no test is {self}", returncode=NO_TEST)
+
+
+def _operation(item: pytest.Item) -> str:
+    """The name of the operation that a test is about, empty where it is about none."""
+    asked = vars(item).get("callspec")
+    operation = asked.params.get("operation") if asked else None
+    run: tuple[str, ...] = asked.params.get("run", ("",)) if asked else ("",)
+    return str(getattr(operation, "name", operation or run[0]))
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,7 @@ def _run(tree: Path, selection: Selection, output: Path) -> None:
     sys.path[:] = [str(tree), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
     for name in [name for name in sys.modules if name.partition(".")[0] in FOLDERS]:
         del sys.modules[name]
+    import_module("tests.harness.forked").fork_workers()  # the copy's
     settings.register_profile("unshrunk", phases=[Phase.generate])
     settings.load_profile("unshrunk")
     words = [*selection.files, *OPTIONS, *QUIET, *selection.options]

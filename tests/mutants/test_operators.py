@@ -95,6 +95,18 @@ def test_a_decorator_is_deleted_and_defaults_are_constants() -> None:
     ]
 
 
+def test_methods_are_functions_of_their_class() -> None:
+    text = "class C:\n    def f(self, x):\n        x = x + 1\n        return -x\n"
+    found = [(m.function, m.operator, m.old) for m in mutants("package", "module", HEADER + text)]
+    assert sorted(found) == [
+        ("C", "arithmetic", "x + 1"),
+        ("C", "constant", "1"),
+        ("C", "constant", "1"),
+        ("C", "deletion", "x = x + 1"),
+        ("C", "negation", "-x"),
+    ]
+
+
 @pytest.mark.parametrize(
     "body",
     ['"""Text of 1 + 2."""', "raise ValueError(x + 1)", "return f'{x + 1} and {-y}'", "z: np.Array[1] = x"],
@@ -140,5 +152,6 @@ def test_no_two_mutants_are_the_same() -> None:
 
 def test_a_sample_is_the_same_for_the_same_seed() -> None:
     assert sample(EVERY, 20, 1) == sample(EVERY, 20, 1) != sample(EVERY, 20, 2)
+    assert sample(EVERY, 20, 1) == sample(EVERY, 30, 1)[:20]
     assert len(sample(EVERY, 20, 1)) == 20
-    assert sample(EVERY, None, 1) == sample(EVERY, len(EVERY), 1) == EVERY
+    assert sorted(mutant.id for mutant in sample(EVERY, None, 1)) == sorted(mutant.id for mutant in EVERY)

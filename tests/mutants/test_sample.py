@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaigns import Record, digest
 from tests.mutants import campaign
 from tests.mutants.__main__ import main
 from tests.mutants.campaign import Campaign, Trial, Unsound, every_mutant
@@ -26,7 +27,7 @@ FEW = (
     ("reference.policy_loss:aggregation_divisors", "comparison", ""),
     ("reference.rows:through_last_active", "constant", "0"),
     ("torch_impl.checks:positive", "comparison", ""),
-    ("torch_impl.gae:_next_active", "unchanged", "own.flip(1).cummin(1)"),
+    ("torch_impl.logprobs:token_entropy", "unchanged", "torch."),
     ("torch_impl.group:rloo_advantages", "arithmetic", ""),
     ("torch_impl.policy_loss:_aggregate", "opposite", ""),
     ("torch_impl.preference:sequence_logprobs", "deletion", "sums = "),
@@ -63,6 +64,33 @@ def test_failures_that_no_mutant_causes_are_no_verdict(project: Path) -> None:
     broken = {name: (project / name).read_text(encoding="utf-8") + "\n\nassert False\n"}
     with changed(project, broken) as tree, pytest.raises(Unsound, match="fails without any mutant"):
         Campaign(tree, LIMIT).trial(chosen("reference.kl:adaptive_kl_coef", "constant", ""))
+
+
+def test_one_test_alone() -> None:
+    selection = Selection(("a.py", "b.py"), operations=("gae",), options=("--dtype", "float64"))
+    alone = Selection(("b.py",), ("test_x[gae::y]",), options=("--dtype", "float64"))
+    assert selection.alone("b.py::test_x[gae::y]") == alone
+    assert selection.alone("exit status 2") == selection
+
+
+def test_what_is_on_record_is_not_run_again(project: Path, tmp_path: Path) -> None:
+    mutant, file = chosen("reference.kl:adaptive_kl_coef", "constant", ""), tmp_path / "record.jsonl"
+    first = Campaign(project, LIMIT, trust=True, record=Record(file))
+    assert first.trials([mutant], 1, minutes=0) == []
+    [one] = first.trials([mutant], 1)
+    assert one.seen_by
+    again = Campaign(project, 0.0, record=Record(file))
+    assert again.trials([mutant], 1, minutes=0) == [one]
+    assert again.recorded(replace(mutant, text=mutant.text + "\n")) is None
+
+
+def test_a_survivor_on_record_is_run_again_by_other_tests(project: Path) -> None:
+    mutant, record = chosen("reference.kl:adaptive_kl_coef", "constant", ""), Record(None)
+    now = Campaign(project, LIMIT, record=record)
+    record.put(digest(mutant.id, mutant.text), ["", 2.0, now.code])
+    assert now.recorded(mutant) == Trial(mutant, "", 2.0)
+    with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
+        assert Campaign(tree, LIMIT, record=record).recorded(mutant) is None
 
 
 def test_a_selection_of_nothing_is_no_verdict(project: Path) -> None:
@@ -137,6 +165,9 @@ def test_what_counts() -> None:
         == r"`x \| y`"
     )
     assert campaign.by_module([killed, survived], ()).loc["all", "score"] == "50.0%"
+    assert campaign.reasons([killed, survived], (entry,))["reason"].tolist() == ["for a test"]
+    assert campaign.reasons([killed, survived], (entry,))["mutants"].tolist() == [1]
+    assert campaign.reasons([killed], (entry,)).empty
 
 
 def test_the_command_lists(capsys: pytest.CaptureFixture[str]) -> None:

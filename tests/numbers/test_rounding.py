@@ -101,6 +101,16 @@ def test_rounded_float64_functions_lie_within_the_oracles_factor(name: str, dtyp
     assert all_held(getattr(numbers, name)(balls.array(x, balls.Rounding(form, FACTOR))), got, form)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_sigmoid_by_its_logarithm(dtype: str) -> None:
+    """As JAX differentiates its logarithm: exp(x - log(1 + exp(x))), every step rounded."""
+    form = FORMATS[dtype]
+    x, fl = domain("sigmoid", form), form.round
+    logarithm = fl(np.maximum(x, 0.0) + fl(np.log1p(fl(np.exp(-np.abs(x))))))
+    got = fl(np.exp(fl(x - logarithm)))
+    assert all_held(numbers.sigmoid(balls.array(x, balls.Rounding(form, IEEE))), got, form)
+
+
 def pairwise(terms: list[Any], add: Callable[[Any, Any], Any]) -> Any:
     half = len(terms) // 2
     return terms[0] if not half else add(pairwise(terms[:half], add), pairwise(terms[half:], add))

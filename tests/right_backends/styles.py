@@ -26,6 +26,7 @@ class Style:
 STYLES = (
     Style("reference", "the reference itself: float64 inside", (*WIDE, "float16")),
     Style("torch_impl", "the PyTorch implementation that comes with the spec", ALL),
+    Style("closed_rows", "the same without reading masks, every row closed up", ALL),
     Style("columns", "NumPy, column by column", WIDE),
     Style("token_lists", "NumPy, a list of tokens for each row", WIDE),
     Style("scan", "JAX, lax.scan", WIDE),
@@ -45,4 +46,9 @@ STYLES = (
     Style("widened", "PyTorch, a wider dtype inside, rounded once", ("float32", *HALF)),
     Style("sums_in_sequence", "PyTorch, sums from the first token to the last", ALL),
     Style("sums_pairwise", "PyTorch, sums half and half", ALL),
+    Style("chunked", "PyTorch, micro-batches, chunks of the vocabulary", ALL),
+    Style("log_space", "PyTorch, logarithms as long as possible", ALL),
+    Style("number_by_number", "NumPy scalars, sums from the first to the last", (*WIDE, "float16")),
+    Style("jax_losses", "JAX, jit and vjp", ALL),
+    Style("compiled", "PyTorch, torch.compile", ALL),
 )

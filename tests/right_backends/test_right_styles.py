@@ -1,5 +1,6 @@
 """Right backends pass, whatever their style: other loops, associations, libraries, precisions, seeds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,32 @@ def test_every_seed(style: str, seed: int) -> None:
 )
 def test_another_association(style: str) -> None:
     _conforms(run_suite("--backend", HERE / f"{style}.py", "--dtype", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("style", "dtype", "operations"),
+    [
+        ("reference", "float16", "whiten or effective_sample_size or conjugate_gradient"),
+        ("torch_impl", "float16", "discounted_returns or rloo_advantages or policy_metrics"),
+        ("closed_rows", "float32", "n_step_advantages or gae- or discounted_returns"),
+        ("widened", "bfloat16", "lambda_returns or kl_estimate or trust_region_step"),
+        ("sums_in_sequence", "float16", "importance_sampling_mean or whiten or grpo_loss"),
+        ("sums_pairwise", "float32", "aggregate or sequence_importance_ratio or conjugate_gradient"),
+        ("chunked", "bfloat16", "token_entropy or kl_penalty_loss or effective_sample_size"),
+        ("log_space", "float64", "kl_divergence or reward_model_loss or dpo_loss"),
+        ("number_by_number", "float16", "policy_loss or shaped_rewards or group_advantages"),
+        ("jax_losses", "bfloat16", "reward_model_loss"),
+        ("compiled", "float32", "sequence_logprobs"),
+    ],
+)
+def test_some_operations(style: str, dtype: str, operations: str) -> None:
+    """A part of what the campaign asks of these."""
+    if style == "compiled" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
+    [chosen] = [one for one in STYLES if one.module == style]
+    assert dtype in chosen.dtypes
+    words = ("--dtype", dtype, "--profile", "quick", "-k", operations)
+    _conforms(run_suite("--backend", chosen.backend, *words))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
