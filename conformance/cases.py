@@ -14,7 +14,7 @@ import numpy as np
 
 from conformance.draws import ByHypothesis, Draw
 from conformance.operations import OPERATIONS
-from conformance.protocol import Argument, Operation
+from conformance.protocol import REQUIRED, Argument, Operation
 from conformance.values import consistent, log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
@@ -53,6 +53,11 @@ class Case:
     def with_options(self, **options: Any) -> "Case":
         """The same call with some options replaced."""
         return replace(self, options={**self.options, **options})
+
+    def with_defaults(self) -> "Case":
+        """The same call with the options that it leaves out at their defaults."""
+        defaults = {k: x for k, x in OPERATIONS[self.operation].options.items() if x is not REQUIRED}
+        return replace(self, options={**defaults, **self.options})
 
 
 REGIONS: dict[str, str] = {

@@ -58,6 +58,7 @@ def readings(
     case: Case, gradient: str = "", upstream: np.ndarray | None = None
 ) -> Iterator[tuple[str, Permitted]]:
     """Other readings of the same call, each with what it permits: of its result, or of a gradient."""
+    case = case.with_defaults()
     for label, variant in variants(case):
         if not gradient:
             yield label, permitted(variant)

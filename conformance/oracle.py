@@ -56,8 +56,10 @@ class Permitted:
             return 1.0 if edge >= self.format.largest else np.inf
         if np.isnan(got):
             return np.inf
-        gap, width = float(abs(arb(got) - ball.mid()).upper()), float(ball.rad())
-        return gap / width if width else (0.0 if gap == 0.0 else np.inf)
+        gap, width = abs(arb(got) - ball.mid()), ball.rad()
+        if width == 0:
+            return 0.0 if gap == 0 else np.inf
+        return float((gap / width).lower())  # divided before it is a float, which neither may fit into
 
     def bounds(self, index: tuple[int, ...]) -> tuple[float, float]:
         """Lowest and highest permitted answer."""

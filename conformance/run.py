@@ -121,6 +121,22 @@ class Run:
             strategy = cases(self.operation, region, self.dtype, limits, fixed, max_tokens)
             self._hypothesis(region, strategy, check, count)
 
+    def at(self, check: Callable[[Case], None], *given: Case) -> None:
+        """Check cases that are given, not drawn, where the backend takes their options."""
+        limits = self.backend.limits(self.operation)
+        for case in given:
+            self.tally.expected += 1
+            beyond = {k: x for k, x in case.options.items() if x not in limits.get(k, (x,))}
+            if beyond:
+                self.tally.limited += 1
+                self.tally.beyond |= {f"{name}={value!r}" for name, value in beyond.items()}
+            else:
+                self.count(check, case)
+
+    def ordinary(self, **sizes: int) -> Case:
+        """A plain call of these sizes."""
+        return ordinary(self.operation, self.dtype, self.backend.limits(self.operation), sizes=sizes)
+
     def count(self, check: Callable[[Any], None], case: Any) -> None:
         """Check one case, and count it as executed when it was judged, as limited when it was refused."""
         self.decided = False

@@ -1,14 +1,18 @@
 """The clauses of the chapter `group`: group advantages, leave-one-out baselines, the GRPO loss."""
 
+import itertools
+
 import numpy as np
 
 from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
 from conformance.run import Run
 from conformance.zones import CLIPS, with_every_group, with_every_ratio
+from reference.numbers.formats import FORMATS
 
 ADVANTAGES = ("group_advantages", "rloo_advantages")
 MANY_GROUPS = 80
+MANY_RESPONSES = 64
 NAMES = ((907, 3, 88), (-1, 1, 0), (-(2**62), 2**62, 2**62 + 1))
 """Ids of three groups; two of the last are one number in 32 bits, in float64, and without their sign."""
 
@@ -18,6 +22,9 @@ NAMES = ((907, 3, 88), (-1, 1, 0), (-(2**62), 2**62, 2**62 + 1))
 def test_group_advantages(run: Run) -> None:
     """(r - mean)/(std + eps), or r - mean."""
     run.over((*VALUE_REGIONS, "offset", "close"), run.conforms)
+    one_success = np.eye(1, MANY_RESPONSES)[0]
+    close = np.array([0.0, 1.0, 2.0, 1.0]) * 2.0**-20
+    run.at(run.conforms, *(_one_group(run, scores) for scores in (one_success, close)))
 
 
 @clauses("grpo.leave-one-out")
@@ -53,6 +60,7 @@ def test_ids_are_names(run: Run) -> None:
         run.judge(sorted_rows, run.call(sorted_rows)[np.argsort(order)], allowed)
 
     run.over(("generic", "adversarial"), check)
+    run.at(check, run.ordinary(B=9).with_arguments(group_ids=np.arange(9) % 3))
 
 
 @clauses("grpo.invariances")
@@ -86,6 +94,13 @@ def test_equal_rewards(run: Run) -> None:
     run.over(VALUE_REGIONS, check)
     if run.operation == "group_advantages":
         run.over(VALUE_REGIONS, check, eps=0.0)
+    for size, score in itertools.product((3, 5, 6, 7), (0.1, 0.7, -1 / 3)):
+        run.at(check, _one_group(run, FORMATS[run.dtype].round(np.full(size, score))))
+
+
+def _one_group(run: Run, scores: np.ndarray) -> Case:
+    """A plain call with these scores, all of one group."""
+    return run.ordinary().with_arguments(scores=scores, group_ids=np.zeros(len(scores), dtype=np.int64))
 
 
 @clauses("grpo.invariances", "grpo.zero-variance-rounding")

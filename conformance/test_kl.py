@@ -14,6 +14,8 @@ from reference.numbers.formats import FORMATS
 
 RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
 ESTIMATORS = ("k1", "k2", "k3", "abs")
+CLAMPS = ((20.0, None), (None, 10.0), (20.0, 10.0))
+"""Of the log-ratio and of the value."""
 MANY = 300
 """More tokens of a vocabulary than a block of 256 threads has."""
 
@@ -54,8 +56,20 @@ def test_clamps(run: Run) -> None:
         run.differentiates(with_slopes(case))
 
     run.over(("extremes",), check_unclamped, estimator="k3", log_ratio_clip=None, value_clip=None)
-    run.over(("extremes",), lambda case: run.at_default(case, "log_ratio_clip"), log_ratio_clip=None)
-    run.over(("extremes",), lambda case: run.at_default(case, "value_clip"), value_clip=None)
+    far = _far_apart(run)
+    for estimator, (bound, value) in itertools.product(ESTIMATORS, CLAMPS):
+        clamped = far.with_options(estimator=estimator, log_ratio_clip=bound, value_clip=value)
+        run.at(check, clamped)
+    unclamped = far.with_options(estimator="k1", log_ratio_clip=None, value_clip=None)
+    run.at(lambda case: run.at_default(case, "log_ratio_clip"), unclamped)
+    run.at(lambda case: run.at_default(case, "value_clip"), unclamped)
+
+
+def _far_apart(run: Run) -> Case:
+    """Log-ratios inside of every clamp and far outside."""
+    log_ratios = np.array([[0.25, 30.0, 90.0, 800.0], [-0.25, -30.0, -90.0, -800.0]])
+    logprobs, ref_logprobs = np.minimum(log_ratios, 0.0), np.minimum(-log_ratios, 0.0)
+    return run.ordinary().with_arguments(logprobs=logprobs, ref_logprobs=ref_logprobs)
 
 
 @clauses("kl.full")

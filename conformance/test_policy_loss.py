@@ -1,6 +1,8 @@
 """The clauses of the chapter `policy_loss`: log-probabilities, entropy, clips, aggregation, metrics."""
 
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,6 +101,12 @@ def test_empty_rows(run: Run) -> None:
     """A row without active tokens counts, or does not."""
     for empty_rows in ("count", "drop"):
         run.over(MASK_REGIONS, run.conforms, empty_rows=empty_rows)
+    cancelling = run.ordinary().with_arguments(
+        x=np.array([[1.0, -1.0, 5.0], [2.0, 3.0, 7.0], [9.0, 9.0, 9.0]]),
+        mask=np.array([[True, True, False], [True, True, False], [False, False, False]]),
+    )
+    for mode, empty_rows in itertools.product(MODES[1:], ("count", "drop")):
+        run.at(run.conforms, cancelling.with_options(mode=mode, horizon=None, empty_rows=empty_rows))
 
 
 @clauses("ppo.aggregation-horizon")
@@ -280,6 +288,11 @@ def test_metrics_in_every_zone(run: Run) -> None:
 
     for low, high, dual in CLIPS:
         run.over(("exact", "generic"), check, inputs=3, clip_low=low, clip_high=high, dual_clip=dual)
+    on_both_bounds = run.ordinary().with_options(clip_low=0.0, clip_high=0.0, dual_clip=None)
+    logprobs, advantages = np.full((1, 4), -0.5), np.array([[1.0, -1.0, 2.0, 0.0]])
+    same = {"logprobs": logprobs, "old_logprobs": logprobs, "advantages": advantages}
+    with_mask = on_both_bounds.with_arguments(**same, mask=np.ones((1, 4), dtype=bool))
+    run.at(run.conforms, replace(with_mask, exact=True))
 
 
 @clauses("ppo.clip-cases", "ppo.clip-asymmetric", "ppo.dual-clip", "ppo.metrics")

@@ -32,6 +32,8 @@ def test_implicit_rewards(run: Run) -> None:
         run.differentiates(case)
 
     run.over(VALUE_REGIONS, check)
+    far = {"policy_logprobs": np.array([-1.0, -31.0, -2.0]), "ref_logprobs": np.array([-31.0, -1.0, -2.5])}
+    run.at(check, run.ordinary().with_arguments(**far))
 
 
 @clauses("dpo.loss")

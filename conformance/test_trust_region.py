@@ -137,6 +137,7 @@ def test_line_search_to_the_end(run: Run) -> None:
 
     for max_steps in (3, 10):
         run.over(("exact",), check, max_steps=max_steps)
+        run.at(check, run.ordinary().with_options(max_steps=max_steps, backtrack=0.5))
 
 
 @clauses("trpo.line-search")

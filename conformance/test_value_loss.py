@@ -13,6 +13,8 @@ from conformance.zones import with_every_value
 def test_loss(run: Run) -> None:
     """½ (V - R)², aggregated."""
     run.over(VALUE_REGIONS, run.conforms, clip=None)
+    for empty_rows in ("count", "drop"):
+        run.over(("empty-rows",), run.conforms, aggregation="seq-mean-token-mean", empty_rows=empty_rows)
 
 
 @clauses("vf.loss-gradient")

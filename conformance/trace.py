@@ -123,5 +123,5 @@ def _allowed(case: Case, formula: Formula) -> Any:
         exists = found is not None
         return np.zeros(0) if found is None else found
 
-    allowed = permitted_by(case, array)
+    allowed = permitted_by(case.with_defaults(), array)
     return allowed if exists else None

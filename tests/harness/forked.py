@@ -24,7 +24,8 @@ class Fork:
             os.dup2(requests, 0)
             os.dup2(replies, 1)
             os.dup2(errors.fileno(), 2)
-            os.closerange(3, max(requests, to_fork, from_fork, replies) + 1)
+            for end in (requests, to_fork, from_fork, replies):
+                os.close(end)  # and no other: objects that came along close theirs themselves, by number
             _serve()
         os.close(requests)
         os.close(replies)

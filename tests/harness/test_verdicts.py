@@ -56,6 +56,15 @@ def test_a_failure_is_told_in_25_lines(failure: Outcome) -> None:
     assert all(len(result["detail"].splitlines()) <= 25 for result in failure.failed)
 
 
+def test_a_wrong_default_is_told(tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "right_backends" / "torch_kl.py").read_text()
+    (tmp_path / "backend.py").write_text(text.replace('estimator: str = "k1"', 'estimator: str = "k3"'))
+    words = ("--backend", tmp_path / "backend.py", *QUICK, "-k", "test_estimates")
+    [failed] = run_suite(*words, shrink=False).failed
+    assert "note       this is what kl_estimate with estimator='k3' gives" in failed["detail"]
+    assert "estimator=" not in failed["reproduction"]
+
+
 def test_a_failure_names_what_is_needed(failure: Outcome) -> None:
     story = failure.failed[0]["detail"]
     assert story.startswith("columns: td_errors in float32 breaks gae.td-error\nclause     gae.td-error@")

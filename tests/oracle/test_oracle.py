@@ -132,3 +132,12 @@ def test_attainable_lies_within_permitted(operation: str) -> None:
     for index in judged(case, reach):
         outer, inner = allowed.balls[index].value, reach[index].value
         assert not outer.is_finite() or outer.contains(inner)
+
+
+def test_a_number_is_told_from_an_interval_that_no_float_reaches() -> None:
+    arguments = {"logprobs": np.zeros((1, 1)), "old_logprobs": np.array([[-800.0]])}
+    case = Case("importance_ratio", arguments, {"log_ratio_clip": None}, "float32", "extremes")
+    allowed = permitted(case)
+    assert allowed.distance((0, 0), np.inf) <= 1.0
+    assert allowed.distance((0, 0), FORMATS["float32"].largest) > 1.0
+    assert allowed.distance((0, 0), 0.0) > 1.0

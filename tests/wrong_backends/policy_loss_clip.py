@@ -304,6 +304,7 @@ EDITS: tuple[Edit, ...] = (
         "log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0)",
         "difference = logprobs - old_logprobs.detach(); own = (difference - difference.detach()).nan_to_num()"
         "; log_ratio = torch.where(mask, difference, own)",
+        clause="",
         values_equal=True,
     ),
     LOSS(

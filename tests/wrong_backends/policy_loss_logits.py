@@ -78,6 +78,7 @@ EDITS: tuple[Edit, ...] = (
     LOGPROBS(
         "the tokens of the first 32 positions for every block",
         "tokens[..., None]", "tokens[:, torch.arange(tokens.shape[1]) % 32][..., None]",
+        clause="contract.shapes",
     ),
     LOGPROBS(
         "rows and positions swapped where B = T",

@@ -101,6 +101,7 @@ EDITS = (
         "the second chunk one row off",
         "ref_logprobs.detach()",
         "torch.cat([ref_logprobs[:4], ref_logprobs[4:].roll(1)]).detach()",
+        clause="contract.shapes",
         thread="modelscope/ms-swift#9128",
     ),
     edit(
