@@ -5,6 +5,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -265,27 +266,30 @@ class Run:
         return self.sound
 
     def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None], count: int) -> None:
-        settings = hypothesis.settings(
-            max_examples=count,
-            deadline=None,
-            database=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            verbosity=hypothesis.Verbosity.quiet,
-        )
-
         seed = crc32(f"{self.seed} {self.test} {region}".encode())
         example = Remembered(lambda case: self.count(check, case))
         kept = Kept(self.database, f"{self.backend.what} {self.test} {region}")
         kept.replay(example.run)
         try:
-            test = settings(hypothesis.given(case=strategy)(example.run))
+            test = _settings(count)(hypothesis.given(case=strategy)(example.run))
             # Without a database there is nothing to look up, and no key to make of the source text.
             vars(test)["_hypothesis_internal_database_key"] = None
             hypothesis.seed(seed)(test)()
         except NonConformance:
             kept.add(example.failed)
             raise
+
+
+@cache
+def _settings(count: int) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+    )
 
 
 class Kept:

@@ -59,7 +59,8 @@ class Ball:
         One operation whose exact result is 0 gives 0; a sum of several may lose something on its way there.
         """
         relative, absolute = self.relative_loss, self.absolute_loss
-        if relative is None or (terms == 1 and value.is_zero()) or _is_infinity(value):
+        endless = not value.is_finite() and _is_infinity(value)
+        if relative is None or endless or (terms == 1 and value.is_zero()):
             return Ball(value, relative, absolute)
         loss = (value.abs_upper() if scale is None else scale) * relative + absolute
         return Ball(value + (loss if terms == 1 else loss * terms), relative, absolute)
