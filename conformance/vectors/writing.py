@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from conformance.oracle import FACTOR, SPARE_BITS
+from conformance.oracle import ELEMENTARY_FACTOR, FACTOR, SPARE_BITS
 from conformance.vectors.encoding import described, encoded
 from conformance.vectors.recorder import demands, named_clauses, named_operations, suite
 from spec.registry import current
@@ -41,6 +41,7 @@ def write(folder: Path, operations: Iterable[str], dtypes: Iterable[str], inputs
         "seed": seed,
         "inputs": inputs,
         "factor": FACTOR,
+        "elementary_factor": ELEMENTARY_FACTOR,
         "spare_bits": SPARE_BITS,
         "versions": {name: version(name) for name in ("numpy", "python-flint")},
         "files": files,

@@ -9,6 +9,7 @@ formula can give in that precision, whatever the library rounds and in whatever 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import flint
@@ -27,17 +28,26 @@ ZERO = arb(0)
 
 @dataclass(frozen=True)
 class Rounding:
-    """What one operation may lose: `factor` unit roundoffs, relative, and what underflows."""
+    """What one operation may lose: so many unit roundoffs, relative, and what underflows."""
 
     format: Format
     factor: float
+    """Unit roundoffs that + - * / and the square root may lose."""
+    elementary_factor: float | None = None
+    """Unit roundoffs that exp, log and their like may lose; None: as many as arithmetic."""
 
-    @property
+    @cached_property
     def relative(self) -> arb:
-        """The relative loss of one operation, as a ball around 0."""
+        """The relative loss of an arithmetic operation, as a ball around 0."""
         return arb(0, self.factor * self.format.unit_roundoff)
 
-    @property
+    @cached_property
+    def elementary(self) -> arb:
+        """The relative loss of an elementary function, as a ball around 0."""
+        factor = self.factor if self.elementary_factor is None else self.elementary_factor
+        return arb(0, factor * self.format.unit_roundoff)
+
+    @cached_property
     def absolute(self) -> arb:
         """The absolute loss of one operation, as a ball around 0."""
         return arb(0, self.format.underflow)
@@ -46,24 +56,32 @@ class Rounding:
 class Ball:
     """An interval of the reals; arithmetic encloses, and widens by the rounding it was made with."""
 
-    __slots__ = ("absolute_loss", "relative_loss", "value")
+    __slots__ = ("rounding", "value")
 
-    def __init__(self, value: arb, relative_loss: arb | None = None, absolute_loss: arb = ZERO) -> None:
+    def __init__(self, value: arb, rounding: Rounding | None = None) -> None:
         self.value = value
-        self.relative_loss = relative_loss
-        self.absolute_loss = absolute_loss
+        self.rounding = rounding
 
     def rounded(self, value: arb, terms: int = 1, scale: arb | None = None) -> "Ball":
         """Make a ball of the same rounding, widened by `terms` roundings of something as large as `scale`.
 
         One operation whose exact result is 0 gives 0; a sum of several may lose something on its way there.
         """
-        relative, absolute = self.relative_loss, self.absolute_loss
+        rounding = self.rounding
         endless = not value.is_finite() and _is_infinity(value)
-        if relative is None or endless or (terms == 1 and value.is_zero()):
-            return Ball(value, relative, absolute)
-        loss = (value.abs_upper() if scale is None else scale) * relative + absolute
-        return Ball(value + (loss if terms == 1 else loss * terms), relative, absolute)
+        if rounding is None or endless or (terms == 1 and value.is_zero()):
+            return Ball(value, rounding)
+        loss = (value.abs_upper() if scale is None else scale) * rounding.relative + rounding.absolute
+        return Ball(value + (loss if terms == 1 else loss * terms), rounding)
+
+    def called(self, value: arb, calls: int = 1, steps: int = 0) -> "Ball":
+        """As `rounded`, for what takes so many calls of elementary functions and arithmetic steps."""
+        rounding = self.rounding
+        endless = not value.is_finite() and _is_infinity(value)
+        if rounding is None or endless or value.is_zero():
+            return Ball(value, rounding)
+        relative = rounding.elementary * calls + rounding.relative * steps
+        return Ball(value + (value.abs_upper() * relative + rounding.absolute), rounding)
 
     def __add__(self, other: Any) -> "Ball":
         y = other.value if type(other) is Ball else _value(other)
@@ -93,7 +111,7 @@ class Ball:
     __rmul__ = __mul__
 
     def __neg__(self) -> "Ball":
-        return Ball(-self.value, self.relative_loss, self.absolute_loss)
+        return Ball(-self.value, self.rounding)
 
     def __bool__(self) -> bool:
         raise TypeError("a formula must not branch on a value: use reference.numbers.where")
@@ -117,43 +135,42 @@ def array(x: Any, rounding: Rounding | None = None, perturbation: float = 0.0) -
     perturbation : float
         Relative radius of the balls: how far the input itself may be off.
     """
-    losses: tuple[Any, ...] = () if rounding is None else (rounding.relative, rounding.absolute)
     values = np.asarray(x, dtype=np.float64)
     result = np.empty(values.size, dtype=object)
     for index, middle in enumerate(values.ravel().tolist()):
         value = arb(middle, abs(middle) * perturbation) if math.isfinite(middle) else _special(middle)
-        result[index] = Ball(value, *losses)
+        result[index] = Ball(value, rounding)
     return result.reshape(values.shape) if values.ndim else result[0]
 
 
 def number(value: Any, like: Ball) -> Ball:
     """Turn an exact constant into a ball of the same rounding."""
-    return Ball(arb(value), like.relative_loss, like.absolute_loss)
+    return Ball(arb(value), like.rounding)
 
 
 def exp(x: Ball) -> Ball:
     """Exponential; the roundings that x brings are widened by the function itself."""
-    return _monotone(x, arb.exp)
+    return x.called(_image(x, arb.exp))
 
 
 def expm1(x: Ball) -> Ball:
     """exp(x) - 1."""
-    return _monotone(x, arb.expm1)
+    return x.called(_image(x, arb.expm1))
 
 
 def log(x: Ball) -> Ball:
     """Natural logarithm; what of the ball lies below 0 is outside the domain and is left out."""
-    return _monotone(x, arb.log, lowest=ZERO)
+    return x.called(_image(x, arb.log, lowest=ZERO))
 
 
 def log1p(x: Ball) -> Ball:
     """log(1 + x); what of the ball lies below -1 is outside the domain and is left out."""
-    return _monotone(x, arb.log1p, lowest=arb(-1))
+    return x.called(_image(x, arb.log1p, lowest=arb(-1)))
 
 
 def sqrt(x: Ball) -> Ball:
     """Square root; what of the ball lies below 0 is outside the domain and is left out."""
-    return _monotone(x, arb.sqrt, lowest=ZERO)
+    return x.rounded(_image(x, arb.sqrt, lowest=ZERO))
 
 
 def square(x: Ball) -> Ball:
@@ -173,18 +190,20 @@ def absolute(x: Ball) -> Ball:
 
 def sigmoid(x: Ball) -> Ball:
     """1 / (1 + exp(-x)); a library may take it as exp(x - log(1 + exp(x))), where the exponent rounds too."""
-    plain = _monotone(x, _sigmoid)
-    if x.relative_loss is None or not x.value.is_finite():
+    plain = x.called(_image(x, _sigmoid), steps=2)
+    rounding = x.rounding
+    if rounding is None or not x.value.is_finite():
         return plain
     size, tail = x.value.abs_upper(), (-x.value.abs_lower()).exp().log1p()
     # The logarithm is max(x, 0) and a tail: adding them and subtracting lose two tails at most.
-    lost = min(x.relative_loss.abs_upper() * (size + 2 * tail), 2 * tail)
-    return Ball(plain.value * arb(0, lost).exp(), x.relative_loss, x.absolute_loss)
+    lost = min(rounding.relative.abs_upper() * (size + 2 * tail), 2 * tail)
+    lost += 2 * rounding.elementary.abs_upper() * tail
+    return Ball(plain.value * arb(0, lost).exp(), rounding)
 
 
 def log_sigmoid(x: Ball) -> Ball:
     """log(1 / (1 + exp(-x)))."""
-    return _monotone(x, _log_sigmoid)
+    return x.called(_image(x, _log_sigmoid), calls=2, steps=1)
 
 
 def maximum(x: Any, y: Any) -> Ball:
@@ -238,14 +257,14 @@ def total(terms: list[Any]) -> Ball:
     return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
 
 
-def _monotone(x: Ball, function: Callable[[arb], arb], lowest: arb | None = None) -> Ball:
-    """The image of an interval under an increasing function is the hull of the images of its ends."""
+def _image(x: Ball, function: Callable[[arb], arb], lowest: arb | None = None) -> arb:
+    """The image of an interval under an increasing function: the hull of the images of its ends."""
     if x.value.is_exact():
-        return x.rounded(function(x.value))
+        return function(x.value)
     low, high = x.value.lower(), x.value.upper()
     if lowest is not None and low < lowest and high >= lowest:
         low = lowest
-    return x.rounded(_hull(function(low), function(high)))
+    return _hull(function(low), function(high))
 
 
 def _sigmoid(x: arb) -> arb:
@@ -272,7 +291,7 @@ def _hull(a: arb, b: arb) -> arb:
 
 
 def _exact(like: Ball, value: arb) -> Ball:
-    return Ball(value, like.relative_loss, like.absolute_loss)
+    return Ball(value, like.rounding)
 
 
 def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:

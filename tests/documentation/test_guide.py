@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.loading import registered_names
-from conformance.oracle import FACTOR
+from conformance.oracle import ELEMENTARY_FACTOR, FACTOR
 from conformance.run import EXAMPLES
 from tests.documentation.operations import TABLE, table
 
@@ -75,3 +75,5 @@ def test_names_and_figures_are_the_codes() -> None:
     assert f"quick, default or thorough: {figures} inputs" in GUIDE
     assert "`" + "`, `".join(registered_names()) + "`" in GUIDE
     assert f"up to {FACTOR:g} unit roundoffs" in GUIDE
+    [wide] = {ELEMENTARY_FACTOR[dtype] for dtype in ("float64", "float32")}
+    assert f"up to {wide:g} in float64 and float32" in GUIDE

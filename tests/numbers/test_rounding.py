@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from conformance.oracle import FACTOR
+from conformance.oracle import ELEMENTARY_FACTOR, FACTOR
 from reference import gae, numbers
 from reference.numbers import balls
 from reference.numbers.formats import FORMATS, FloatArray, Format
@@ -88,6 +88,28 @@ def test_elementary_functions(name: str, form: Format) -> None:
         got = getattr(np, name)(x.astype(DTYPES[form.name])).astype(np.float64)
     permitted = getattr(numbers, name)(balls.array(x, balls.Rounding(form, 2.0 * ULPS[name] + 1.0)))
     assert all_held(permitted, got, form)
+
+
+def written_out(name: str, x: Any) -> Any:
+    """A function as NumPy has it, or as one writes it with NumPy's."""
+    one = x.dtype.type(1)
+    if name == "sigmoid":
+        return np.where(
+            x >= 0, one / (one + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (one + np.exp(-np.abs(x)))
+        )
+    if name == "log_sigmoid":
+        return np.minimum(x, one * 0) - np.log1p(np.exp(-np.abs(x)))
+    return getattr(np, name)(x)
+
+
+@every_format
+@pytest.mark.parametrize("name", [*ULPS, "sigmoid", "log_sigmoid"])
+def test_numpys_functions_lie_within_the_oracles_factors(name: str, form: Format) -> None:
+    x = domain(name, form)
+    with np.errstate(all="ignore"):
+        got = written_out(name, x.astype(DTYPES[form.name])).astype(np.float64)
+    rounding = balls.Rounding(form, FACTOR, ELEMENTARY_FACTOR[form.name])
+    assert all_held(getattr(numbers, name)(balls.array(x, rounding)), got, form)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

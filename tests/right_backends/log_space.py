@@ -51,7 +51,10 @@ def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0) 
 
 def token_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     scaled = logits / temperature
-    weighted = scaled.softmax(-1) * torch.where(scaled > -torch.inf, scaled, 0)
+    scaled = scaled - scaled.detach().amax(-1, keepdim=True)
+    probabilities = scaled.softmax(-1)
+    # What is no more likely than 0 is so far down that float16 could overflow in the gradient.
+    weighted = probabilities * torch.where(probabilities > 0, scaled, 0)
     return scaled.logsumexp(-1) - weighted.sum(-1)
 
 
