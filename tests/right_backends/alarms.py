@@ -2,11 +2,12 @@
 
 A right backend follows the spec in a style of its own: loops, other associations, another library, a wider
 dtype inside. Each is run in each dtype that its style can serve, with each seed; a test that fails is a
-false alarm. Seeds come one after the other: what is stopped early, by the clock or by hand, has run the first
-of them, tells of these, and goes on from another first seed.
+false alarm. All of one dtype and seed are run side by side (`tests.right_backends.together`). Seeds come one
+after the other: what is stopped early, by the clock or by hand, has run the first of them and tells of these.
 """
 
 import argparse
+import ast
 import math
 import multiprocessing
 import os
@@ -14,19 +15,25 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from tests.campaigns import page
-from tests.harness.suite import run_suite
+from conformance.backend import Backend
+from tests.campaigns import ROOT, Record, digest, page
+from tests.right_backends import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
+Found = dict[str, tuple[int, list[str]]]
+JUDGES = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
 
 
 @dataclass(frozen=True)
@@ -38,18 +45,17 @@ class Trial:
     seed: int
     tests: int
     alarms: tuple[str, ...]
-    """The tests that failed; the whole output where the run itself went wrong."""
+    """The tests that failed, and how."""
 
 
-def trial(style: Style, dtype: str, profile: str, seed: int) -> Trial:
-    """Run the suite on a right backend."""
-    words = ("--dtype", dtype, "--profile", profile, "--seed", seed)
-    outcome = run_suite("--backend", style.backend, *words, shrink=False)
-    alarms = tuple(result["test"] for result in outcome.failed)
-    passed = sum(r["outcome"] == "passed" for r in outcome.verdict.get("results", ()))
-    return Trial(
-        style, dtype, seed, passed + len(alarms), alarms or ((outcome.output,) if outcome.status else ())
-    )
+def side_by_side(names: tuple[str, ...], dtype: str, profile: str, seed: int) -> Found:
+    """Run the suite on some styles: of each, how many tests judged it, and which it failed."""
+    backends = {name: _backend(name) for name in names}
+    found: Found = {name: (0, []) for name in names}
+    for name, test, failed in together.verdicts(backends, dtype, profile, seed):
+        count, alarms = found[name]
+        found[name] = count + 1, alarms + ([f"{test}: {failed}"] if failed else [])
+    return found
 
 
 def trials(
@@ -59,29 +65,76 @@ def trials(
     seeds: Iterable[int],
     processes: int,
     until: float = math.inf,
+    record: Record | None = None,
 ) -> Iterator[Trial]:
-    """Run all of them, so many at a time; none is started after a moment of the monotonic clock."""
-
-    def in_time(*run: Any) -> Trial | None:
-        return trial(*run) if time.monotonic() < until else None
-
-    with ThreadPoolExecutor(processes) as pool:
-        runs = [
-            pool.submit(in_time, style, dtype, profile, seed)
-            for seed in seeds
-            for style in styles
-            for dtype in style.dtypes
-            if dtype in dtypes
-        ]
+    """Run all of them, so many processes at a time; none is started after a moment of the monotonic clock."""
+    record = record or Record(None)
+    wanted = [(dtype, seed) for seed in seeds for dtype in ALL if dtype in dtypes]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.harness.warm"])
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare) as pool:
+        runs = {}
+        for dtype, seed in wanted:
+            missing = []
+            for style in [style for style in styles if dtype in style.dtypes]:
+                if known := record.get(_key(style, dtype, profile, seed)):
+                    yield Trial(style, dtype, seed, known[0], tuple(known[1]))
+                else:
+                    missing.append(style)
+            if missing:
+                names = tuple(style.module for style in missing)
+                runs[pool.submit(_in_time, until, names, dtype, profile, seed)] = missing, dtype, seed
         try:
             for run in as_completed(runs):
-                if done := run.result():
-                    yield done
+                missing, dtype, seed = runs[run]
+                found = run.result() or {}
+                for style in [style for style in missing if style.module in found]:
+                    count, alarms = found[style.module]
+                    record.put(_key(style, dtype, profile, seed), (count, alarms))
+                    yield Trial(style, dtype, seed, count, tuple(alarms))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
+
+
+def _in_time(until: float, *run: Any) -> Found | None:
+    return side_by_side(*run) if time.monotonic() < until else None
+
+
+def prepare() -> None:
+    """Make a process ready to run styles side by side; what a backend warns of is its own affair."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    together.prepare()
+
+
+@cache
+def _backend(name: str) -> Backend:
+    [style] = [style for style in STYLES if style.module == name]
+    return together.Here(style.backend)
+
+
+@cache
+def _made_of(module: str) -> str:
+    """A digest of a module of ours and of all of ours that it imports; "" for others."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(text)))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return digest(text, *(_made_of(name) for name in sorted(imported)))
+
+
+def _key(style: Style, dtype: str, profile: str, seed: int) -> str:
+    folder = "tests.right_backends" if Path(style.backend).exists() else "conformance.adapters"
+    return digest(JUDGES, _made_of(f"{folder}.{style.module}"), dtype, profile, str(seed))
 
 
 def until_stopped(running: Iterator[Trial]) -> list[Trial]:
@@ -119,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--style", action="append", help="only this backend; may be repeated")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after so many minutes")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--record", metavar="FILE", help="keep results here, and go on from what it holds")
     parser.add_argument("--write", metavar="DIR", help="write the table into this folder")
     arguments = parser.parse_args(words)
     styles = tuple(style for style in STYLES if not arguments.style or style.module in arguments.style)
@@ -126,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     until = time.monotonic() + 60 * arguments.minutes
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    done = until_stopped(trials(styles, dtypes, arguments.profile, seeds, arguments.processes, until))
+    record = Record(Path(arguments.record) if arguments.record else None)
+    done = until_stopped(trials(styles, dtypes, arguments.profile, seeds, arguments.processes, until, record))
     print("false alarms / runs")
     print(by_style(done).to_string())
     for one in done:

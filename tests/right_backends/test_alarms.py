@@ -1,44 +1,61 @@
-"""A campaign that is stopped tells what it has done, seed by seed."""
+"""Side by side, backends get the verdict of the suite; a campaign that is stopped tells what it has done."""
 
+import math
+import multiprocessing
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-import pytest
-
-from tests.right_backends import alarms
+from tests.campaigns import Record
+from tests.harness.suite import run_suite
+from tests.right_backends import alarms, together
 from tests.right_backends.styles import STYLES, Style
+from tests.wrong_backends.edits import Edit, source
+from tests.wrong_backends.table import EDITS
 
 TWO = STYLES[:2]
 DTYPES = ["float64", "float32"]
+[SMALL] = [style for style in STYLES if style.module == "torch_reward"]
 
 
 def ran(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
     return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else ())
 
 
-def test_seeds_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[int] = []
-
-    def run(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
-        started.append(seed)
-        return ran(style, dtype, profile, seed)
-
-    monkeypatch.setattr(alarms, "trial", run)
-    done = list(alarms.trials(TWO, DTYPES, "quick", range(3), processes=1))
-    assert started == [0] * 4 + [1] * 4 + [2] * 4
-    assert len(done) == 12
+def run(seeds: range, record: Record | None, until: float = math.inf) -> list[alarms.Trial]:
+    return list(alarms.trials((SMALL,), DTYPES, "quick", seeds, 1, until, record))
 
 
-def test_none_is_started_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first takes all the time there is."""
-    until = time.monotonic() + 0.2
+def test_what_was_found_is_not_looked_for_again(tmp_path: Path) -> None:
+    """The second time, everything is in the record: there is no time for more."""
+    record = Record(tmp_path / "record")
+    done = run(range(2), record)
+    assert [(one.dtype, one.seed) for one in done] == [(d, s) for s in (0, 1) for d in DTYPES]
+    assert all(one.tests > 20 and not one.alarms for one in done)
+    late = time.monotonic() - 1.0
+    assert run(range(3), Record(tmp_path / "record"), until=late) == done
 
-    def run(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
-        time.sleep(max(until - time.monotonic(), 0.0) + 0.01)
-        return ran(style, dtype, profile, seed)
 
-    monkeypatch.setattr(alarms, "trial", run)
-    assert len(list(alarms.trials(TWO, DTYPES, "quick", range(3), processes=1, until=until))) == 1
+def test_none_is_started_late() -> None:
+    assert run(range(1), None, until=time.monotonic() - 1.0) == []
+
+
+def test_the_verdict_is_the_suites(tmp_path: Path) -> None:
+    """A wrong backend fails the same tests side by side with a right one, and that one none."""
+    edit = next(edit for edit in EDITS if edit.operation == "n_step_advantages")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(source(edit), encoding="utf-8")
+    with multiprocessing.get_context("forkserver").Pool(1, initializer=alarms.prepare) as pool:
+        failed = pool.apply(failures, (str(wrong), edit))
+    alone = run_suite("--backend", wrong, "--dtype", edit.dtype, "--profile", "quick", shrink=False)
+    assert failed == {"torch_impl": [], str(wrong): sorted(result["test"] for result in alone.failed)}
+    assert failed[str(wrong)]
+
+
+def failures(wrong: str, edit: Edit) -> dict[str, list[str]]:
+    backends = {name: together.Here(name) for name in ("torch_impl", wrong)}
+    found = list(together.verdicts(backends, edit.dtype, "quick", 0, [edit.operation]))
+    return {name: sorted(test for who, test, failed in found if failed and who == name) for name in backends}
 
 
 def test_stopped_by_hand() -> None:
