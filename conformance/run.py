@@ -21,7 +21,7 @@ from conformance.oracle import Permitted, grade, judged, permitted, permitted_gr
 from conformance.reproduction import Source, script
 from reference.numbers.formats import FORMATS
 
-EXAMPLES = {"quick": 3, "default": 10, "thorough": 120}
+EXAMPLES = {"quick": 3, "default": 10, "thorough": 30}
 """Inputs tried in each region, by profile."""
 
 MAX_NUMBERS = 40
