@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
-from torch_impl.rows import Rows, discounted_sums, select
+from torch_impl.precision import select, widen
+from torch_impl.rows import Rows, discounted_sums
 
 
 def td_errors(
@@ -42,8 +43,8 @@ def td_errors(
     """
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
     rows = Rows(mask)
-    now, closed = rows.close(_widen(rewards)), rows.close(_widen(values))
-    following = rows.following(closed, _widen(bootstrap_value))
+    now, closed = rows.close(widen(rewards)), rows.close(widen(values))
+    following = rows.following(closed, widen(bootstrap_value))
     return rows.open(now + gamma * following - closed).to(rewards.dtype)
 
 
@@ -56,8 +57,8 @@ def n_step_advantages(
     """
     checks.integer("n", n, at_least=1)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    rows, last = Rows(mask), _widen(bootstrap_value)
-    now, closed = rows.close(_widen(rewards)), rows.close(_widen(values))
+    rows, last = Rows(mask), widen(bootstrap_value)
+    now, closed = rows.close(widen(rewards)), rows.close(widen(values))
     returns = closed
     for _ in range(min(n, mask.shape[1])):
         returns = now + gamma * rows.following(returns, last)
@@ -129,7 +130,7 @@ def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *
     """
     _check_rows(rewards, rewards, mask, bootstrap_value, gamma)
     rows = Rows(mask)
-    summands = rows.close(_widen(rewards)) + gamma * rows.at_end(_widen(bootstrap_value))
+    summands = rows.close(widen(rewards)) + gamma * rows.at_end(widen(bootstrap_value))
     return rows.open(discounted_sums(summands, gamma)).to(rewards.dtype)
 
 
@@ -167,8 +168,8 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = mask.sum()
-    mean = select(mask, _widen(x)).sum() / count.clamp(min=1)
-    distance = select(mask, _widen(x) - mean)
+    mean = select(mask, widen(x)).sum() / count.clamp(min=1)
+    distance = select(mask, widen(x) - mean)
     # The rounded mean is a little off, and equal values would keep what it is off by: take that out too.
     correction = distance.sum() / count.clamp(min=1)
     centred = select(mask, distance - correction)
@@ -196,7 +197,7 @@ def _returns(
     checks.choice("masked", masked, ("skip", "zero"))
     checks.unit_interval("lam", lam)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    rewards, values, last = _widen(rewards), _widen(values), _widen(bootstrap_value)
+    rewards, values, last = widen(rewards), widen(values), widen(bootstrap_value)
     if masked == "zero":
         rewards, values = select(mask, rewards), select(mask, values)
         mask = mask.flip(1).cumsum(1).flip(1) > 0
@@ -208,11 +209,6 @@ def _returns(
 
 def _put_back(rows: Rows, x: Tensor, mask: Tensor, masked: str) -> Tensor:
     return rows.open(x) if masked == "skip" else select(mask, rows.open(x))
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check_rows(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> None:

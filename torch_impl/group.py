@@ -8,7 +8,9 @@ definitions are those of the chapter `grpo` of the spec.
 import torch
 from torch import Tensor
 
-from torch_impl import checks, kl, policy_loss
+from torch_impl import checks, policy_loss
+from torch_impl.one_pass import row_sums
+from torch_impl.precision import widen
 
 SCALES = ("std", "none")
 
@@ -142,26 +144,31 @@ def grpo_loss(
     checks.floating("ref_logprobs", ref_logprobs, shape, like="logprobs")
     checks.floating("advantages", advantages, shape[:1], like="logprobs")
     checks.boolean("mask", mask, shape, like="logprobs")
-    policy, ref = (torch.where(mask, _widen(x), 0.0) for x in (logprobs, ref_logprobs))
-    loss = policy_loss.policy_loss(
-        policy,
-        old_logprobs,
-        advantages[:, None].expand(shape),
-        mask,
-        clip_low=clip_low,
-        clip_high=clip_high,
-        ratio_level=ratio_level,
-        aggregation=aggregation,
-        horizon=horizon,
-        empty_rows=empty_rows,
-        log_ratio_clip=log_ratio_clip,
-    )
-    if kl_coef:
-        estimates = kl.kl_estimate(policy, ref, estimator="k3")
-        loss = loss + kl_coef * policy_loss.aggregate(
-            estimates, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows
-        )
-    return loss.to(logprobs.dtype)
+    checks.choice("aggregation", aggregation, policy_loss.MODES)
+    dtype, logprobs = logprobs.dtype, widen(logprobs) if ratio_level != "token" else logprobs
+    x, old = policy_loss.at_level(logprobs, old_logprobs, mask, ratio_level)
+    clips = policy_loss.Clips(clip_low, clip_high, log_ratio=log_ratio_clip)
+
+    def clipped(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        log_ratio = x if old is None else x - widen(old[rows])
+        return clips.act(log_ratio, -widen(advantages.detach()[rows, None]))
+
+    def penalty(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        log_ratio = x - widen(ref_logprobs.detach()[rows])
+        slope = -torch.expm1(-log_ratio)
+        return kl_coef * (log_ratio - slope), kl_coef * slope
+
+    def both(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        (loss, slope), (more, steeper) = clipped(x, rows), penalty(x, rows)
+        return loss + more, slope + steeper
+
+    if not kl_coef:
+        sums = row_sums(x, mask, clipped)
+    elif x is logprobs:
+        sums = row_sums(x, mask, both)
+    else:
+        sums = row_sums(x, mask, clipped) + row_sums(logprobs, mask, penalty)
+    return policy_loss.aggregate_sums(sums, mask, aggregation, horizon, empty_rows).to(dtype)
 
 
 def _distances(scores: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,7 +179,7 @@ def _distances(scores: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     checks.floating("scores", scores, (None,))
     checks.integers("group_ids", group_ids, tuple(scores.shape), like="scores")
-    rewards = _widen(scores)
+    rewards = widen(scores)
     _, group, sizes = torch.unique(group_ids, return_inverse=True, return_counts=True)
     rows = torch.arange(len(rewards), device=rewards.device)
     first = torch.full_like(sizes, len(rewards)).scatter_reduce(0, group, rows, "amin")
@@ -182,8 +189,3 @@ def _distances(scores: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Tenso
 def _sums(x: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
     """The sum of x over the rows of each group."""
     return x.new_zeros(len(sizes)).index_add(0, group, x)
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

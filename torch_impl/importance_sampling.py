@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
+from torch_impl.precision import widen
 
 
 def importance_ratio(
@@ -37,7 +38,7 @@ def importance_ratio(
         For c that is not positive, or shapes that disagree.
     """
     _check_pair("logprobs", logprobs, "old_logprobs", old_logprobs)
-    log_ratio = _widen(logprobs) - _widen(old_logprobs.detach())
+    log_ratio = widen(logprobs) - widen(old_logprobs.detach())
     if log_ratio_clip is not None:
         checks.positive("log_ratio_clip", log_ratio_clip)
         log_ratio = log_ratio.clamp(-log_ratio_clip, log_ratio_clip)
@@ -68,7 +69,7 @@ def sequence_importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tens
     """
     _check_pair("logprobs", logprobs, "old_logprobs", old_logprobs)
     checks.boolean("mask", mask, tuple(logprobs.shape), like="logprobs")
-    difference = _widen(logprobs) - _widen(old_logprobs.detach())
+    difference = widen(logprobs) - widen(old_logprobs.detach())
     log_ratio = torch.where(mask, difference, torch.zeros_like(difference))
     return (log_ratio.sum(1) / mask.sum(1).clamp(min=1)).exp().to(logprobs.dtype)
 
@@ -104,7 +105,7 @@ def truncated_importance_weights(
     checks.positive("cap", cap)
     checks.choice("mode", mode, ("truncate", "mask"))
     _check_pair("old_logprobs", old_logprobs, "rollout_logprobs", rollout_logprobs)
-    weights = (_widen(old_logprobs) - _widen(rollout_logprobs)).exp()
+    weights = (widen(old_logprobs) - widen(rollout_logprobs)).exp()
     if mode == "truncate":
         weights = weights.clamp(max=cap)
     else:
@@ -139,7 +140,7 @@ def importance_sampling_mean(
     checks.flag("self_normalized", self_normalized)
     _check_samples(log_weights)
     checks.floating("f_values", f_values, tuple(log_weights.shape), like="log_weights")
-    log_weights, f = _widen(log_weights), _widen(f_values)
+    log_weights, f = widen(log_weights), widen(f_values)
     weights = log_weights.softmax(0) if self_normalized else log_weights.exp() / len(f)
     return (weights * f).sum().to(f_values.dtype)
 
@@ -165,13 +166,8 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
         For no samples, or a tensor that is not of shape (N,).
     """
     _check_samples(log_weights)
-    shares = _widen(log_weights).softmax(0)
+    shares = widen(log_weights).softmax(0)
     return shares.square().sum().reciprocal().to(log_weights.dtype)
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check_pair(name: str, x: Tensor, other_name: str, other: Tensor) -> None:

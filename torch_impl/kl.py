@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
+from torch_impl.precision import widen
 
 
 class _K3(torch.autograd.Function):
@@ -84,7 +85,7 @@ def kl_estimate(
             checks.positive(name, bound)
     checks.floating("logprobs", logprobs, (None, None))
     checks.floating("ref_logprobs", ref_logprobs, tuple(logprobs.shape), like="logprobs")
-    log_ratio = _clamped(_widen(logprobs) - _widen(ref_logprobs.detach()), log_ratio_clip)
+    log_ratio = _clamped(widen(logprobs) - widen(ref_logprobs.detach()), log_ratio_clip)
     return _clamped(_ESTIMATORS[estimator](log_ratio), value_clip).to(logprobs.dtype)
 
 
@@ -112,8 +113,8 @@ def kl_divergence(logits: Tensor, ref_logits: Tensor) -> Tensor:
     """
     checks.floating("logits", logits, (None, None, None))
     checks.floating("ref_logits", ref_logits, tuple(logits.shape), like="logits")
-    logprobs = torch.log_softmax(_widen(logits), dim=-1)
-    ref_logprobs = torch.log_softmax(_widen(ref_logits.detach()), dim=-1)
+    logprobs = torch.log_softmax(widen(logits), dim=-1)
+    ref_logprobs = torch.log_softmax(widen(ref_logits.detach()), dim=-1)
     probabilities = logprobs.exp()
     possible, excluded = probabilities > 0, ref_logprobs == -torch.inf
     # Infinite log-ratios are kept out of the sum, because 0 · ∞ would be NaN, in the gradient too.
@@ -185,11 +186,6 @@ def proportional_kl_coef(*, coef: float, kl: float, target: float, horizon: floa
 
 def _clamped(x: Tensor, bound: float | None) -> Tensor:
     return x if bound is None else x.clamp(-bound, bound)
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check_controller(coef: float, kl: float, target: float) -> None:

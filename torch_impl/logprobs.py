@@ -5,24 +5,15 @@ position is real. float16 and bfloat16 logits are computed in float32 and rounde
 definitions are those of the chapter `ppo` of the spec.
 
 Positions are gone through in chunks: beyond results and gradients, memory is that of a chunk, whatever B and
-T are. On the CPU a chunk has about 2¹⁷ logits, which stay in a core's cache, elsewhere 2²⁴. The gradient is
-written down, not recorded, and cannot itself be differentiated.
+T are. The gradient is written down, not recorded, and cannot itself be differentiated.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torch_impl import checks
-
-CHUNK = {"cpu": 2**17}
-"""Logits of a chunk by the kind of device."""
-CHUNK_ELSEWHERE = 2**24
-
-NOTHING = -1000.0
-"""A logarithm whose exponential is 0 in every dtype: it stands in for -inf where 0 · -∞ would be NaN."""
+from torch_impl import checks, softmax
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -99,77 +90,29 @@ class _Softmax(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, tokens: Tensor | None, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        """Keep of each position what its softmax is made of: the largest logit, log Σ exp, the entropy."""
-        wide, positions = _wide(logits.dtype), logits.shape[:-1].numel()
-        tops, totals = (torch.empty(positions, dtype=wide, device=logits.device) for _ in range(2))
-        chosen, entropies = torch.zeros_like(tops), torch.zeros_like(tops)
-        for chunk, rows in _chunks(logits):
-            shifted, tops[chunk] = _shifted(rows, temperature)
-            if tokens is not None:
-                chosen[chunk] = shifted.gather(1, tokens.flatten()[chunk].long()[:, None])[:, 0]
-            if entropy:
-                weights = shifted.exp()
-                sums = weights.sum(dim=1)
-                shifted.clamp_(min=NOTHING)
-                entropies[chunk] = -(weights.mul_(shifted).sum(dim=1) / sums)
-            else:
-                sums = shifted.exp_().sum(dim=1)
-            totals[chunk] = sums.log_()
-        logprobs, entropies = chosen - totals, entropies + totals
+        """Keep what the softmax of each position is made of."""
+        chosen = None if tokens is None else tokens.flatten().long()
+        known = softmax.statistics(logits.detach(), chosen, temperature, entropy=entropy)
         ctx.temperature, ctx.entropy = temperature, entropy
-        ctx.save_for_backward(logits, tokens, tops, totals, entropies)
-        shape = logits.shape[:-1]
-        return logprobs.view(shape).to(logits.dtype), entropies.view(shape).to(logits.dtype)
+        ctx.save_for_backward(logits, chosen, *known)
+        logprobs, entropies = (x.view(logits.shape[:-1]).to(logits.dtype) for x in known[:2])
+        return logprobs, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        """([v = token] - p_v) / τ times one upstream, and -p_v (log p_v + H) / τ times the other."""
-        logits, tokens, tops, totals, entropies = ctx.saved_tensors
-        of_logprob, of_entropy = (x.flatten().to(tops.dtype) / ctx.temperature for x in upstream)
-        gradient = torch.empty(len(tops), logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        for chunk, rows in _chunks(logits):
-            logprobs, _ = _shifted(rows, ctx.temperature, tops[chunk])
-            logprobs -= totals[chunk, None]
-            if ctx.entropy:
-                slopes = logprobs.clamp(min=NOTHING).add_(entropies[chunk, None])
-                slopes.mul_(of_entropy[chunk, None])
-                if tokens is not None:
-                    slopes += of_logprob[chunk, None]
-                slopes.mul_(logprobs.exp_()).neg_()
-            else:
-                slopes = logprobs.exp_().mul_(-of_logprob[chunk, None])
-            if tokens is not None:
-                slopes.scatter_add_(1, tokens.flatten()[chunk].long()[:, None], of_logprob[chunk, None])
-            gradient[chunk] = slopes
-        return gradient.view(logits.shape), None, None, None
-
-
-def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some positions, counted over all rows, and their logits, about a chunk of them; none are copied."""
-    batch, length, vocabulary = logits.shape
-    together = batch <= 1 or logits.stride(0) == length * logits.stride(1)
-    parts = [logits.detach().view(-1, vocabulary)] if together else logits.detach().unbind()
-    count = max(1, CHUNK.get(logits.device.type, CHUNK_ELSEWHERE) // max(1, vocabulary))
-    start = 0
-    for part in parts:
-        for begin in range(0, len(part), count):
-            rows = part[begin : begin + count]
-            yield slice(start, start + len(rows)), rows
-            start += len(rows)
-
-
-def _shifted(rows: Tensor, temperature: float, tops: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Logits / τ less the largest of each row, and these, in the dtype of the computation."""
-    wide = _wide(rows.dtype)
-    scaled = rows.to(wide, copy=True) if temperature == 1.0 else rows.to(wide) / temperature
-    tops = scaled.amax(dim=1) if tops is None else tops
-    return scaled.sub_(tops[:, None]), tops
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the computation."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        """The gradients of both, added up."""
+        logits, chosen, *known = ctx.saved_tensors
+        of_logprobs, of_entropies = (x.flatten().to(known[0].dtype) for x in upstream)
+        found = softmax.slopes(
+            logits,
+            chosen,
+            known,
+            None if chosen is None else of_logprobs,
+            of_entropies if ctx.entropy else None,
+            ctx.temperature,
+        )
+        return found.view(logits.shape), None, None, None
 
 
 def _check(logits: Tensor, temperature: float) -> None:

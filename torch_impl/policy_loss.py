@@ -6,13 +6,19 @@ advantages and rollout weights are constants: no gradient flows into them. float
 computed in float32 and rounded once at the end. The definitions are those of the chapter `ppo` of the spec.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from torch_impl import checks
+from torch_impl.one_pass import row_sums
+from torch_impl.precision import bits, keep, select, widen
 
 MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 EMPTY_ROWS = ("count", "drop")
+LARGEST_LOGARITHM = 80.0
+"""The exponential of this is finite in every dtype of the computation."""
 RATIO_LEVELS = ("token", "sequence", "sequence-token")
 
 
@@ -56,7 +62,8 @@ def aggregate(
     checks.floating("x", x, (None, None))
     checks.boolean("mask", mask, tuple(x.shape), like="x")
     checks.choice("mode", mode, MODES)
-    return _aggregate(_widen(x), mask, mode, horizon, empty_rows).to(x.dtype)
+    sums = select(mask, widen(x)).sum(dim=1)
+    return aggregate_sums(sums, mask, mode, horizon, empty_rows).to(x.dtype)
 
 
 def policy_loss(
@@ -112,18 +119,23 @@ def policy_loss(
         an option, shapes that disagree, a mask that is not boolean.
     """
     _check_rows(logprobs, mask, old_logprobs=old_logprobs, advantages=advantages)
-    _check_clips(clip_low, clip_high, dual_clip)
     checks.choice("aggregation", aggregation, MODES)
-    log_ratio = _log_ratio(logprobs, old_logprobs, mask, ratio_level, log_ratio_clip)
-    advantages = _constant(mask, advantages)
-    free, held = _bounds(log_ratio.detach().exp(), advantages, clip_low, clip_high, dual_clip)
-    # Where a bound holds the ratio, exp sees 0: what overflows there cannot turn the gradient into NaN.
-    free_ratio = torch.where(free, log_ratio, torch.zeros_like(log_ratio)).exp()
-    objective = torch.where(free, free_ratio, held) * advantages
     if rollout_weights is not None:
         checks.floating("rollout_weights", rollout_weights, tuple(mask.shape), like="logprobs")
-        objective = objective * _constant(mask, rollout_weights)
-    return _aggregate(-objective, mask, aggregation, horizon, empty_rows).to(logprobs.dtype)
+    x, old = at_level(logprobs, old_logprobs, mask, ratio_level)
+    clips = Clips(clip_low, clip_high, dual_clip, log_ratio_clip)
+
+    def terms(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        log_ratio = x if old is None else x - widen(old[rows])
+        factors = -widen(advantages.detach()[rows])
+        loss, slope = clips.act(log_ratio, factors)
+        if rollout_weights is None:
+            return loss, slope
+        weights = widen(rollout_weights.detach()[rows])
+        return loss * weights, slope * weights
+
+    sums = row_sums(x, mask, terms)
+    return aggregate_sums(sums, mask, aggregation, horizon, empty_rows).to(logprobs.dtype)
 
 
 @torch.no_grad()
@@ -147,17 +159,14 @@ def policy_metrics(
         `approx_kl`, `clip_fraction` and `dual_clip_fraction`, in the dtype of `logprobs`, without gradient.
     """
     _check_rows(logprobs, mask, old_logprobs=old_logprobs, advantages=advantages)
-    _check_clips(clip_low, clip_high, dual_clip)
-    log_ratio = _log_ratio(logprobs, old_logprobs, mask, "token", None)
-    ratio, advantages = log_ratio.exp(), _constant(mask, advantages)
+    Clips(clip_low, clip_high, dual_clip)
+    log_ratio, advantages = _log_ratio(logprobs, old_logprobs, mask), select(mask, widen(advantages))
+    ratio = log_ratio.exp()
     punished = advantages < 0
     clipped = ((advantages > 0) & (ratio > 1 + clip_high)) | (punished & (ratio < 1 - clip_low))
     beyond = torch.zeros_like(punished) if dual_clip is None else punished & (ratio > dual_clip)
     means = {"approx_kl": -log_ratio, "clip_fraction": clipped, "dual_clip_fraction": beyond}
-    return {
-        name: _aggregate(x.to(ratio.dtype), mask, "token-mean", None, "count").to(logprobs.dtype)
-        for name, x in means.items()
-    }
+    return {name: aggregate(x.to(ratio.dtype), mask).to(logprobs.dtype) for name, x in means.items()}
 
 
 def kl_penalty_loss(
@@ -198,73 +207,92 @@ def kl_penalty_loss(
     _check_rows(logprobs, mask, old_logprobs=old_logprobs, advantages=advantages, kl=kl)
     checks.non_negative("kl_coef", kl_coef)
     checks.choice("aggregation", aggregation, MODES)
-    ratio = _log_ratio(logprobs, old_logprobs, mask, "token", None).exp()
-    penalised = kl_coef * _select(mask, _widen(kl)) - ratio * _constant(mask, advantages)
-    return _aggregate(penalised, mask, aggregation, None, "count").to(logprobs.dtype)
+
+    def terms(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        term = (x - widen(old_logprobs.detach()[rows])).exp() * -widen(advantages.detach()[rows])
+        return term, term
+
+    sums = row_sums(logprobs, mask, terms) + kl_coef * select(mask, widen(kl)).sum(dim=1)
+    return aggregate_sums(sums, mask, aggregation).to(logprobs.dtype)
 
 
-def _aggregate(x: Tensor, mask: Tensor, mode: str, horizon: float | None, empty_rows: str) -> Tensor:
-    """Aggregate in the dtype of the computation; the mode has been checked."""
+@dataclass(frozen=True)
+class Clips:
+    """What holds the ratio: ε on both sides, the dual clip, the clip of the log-ratio."""
+
+    low: float
+    high: float
+    dual: float | None = None
+    log_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.non_negative("clip_low", self.low)
+        checks.non_negative("clip_high", self.high)
+        if self.dual is not None:
+            checks.above_one("dual_clip", self.dual)
+        if self.log_ratio is not None:
+            checks.positive("log_ratio_clip", self.log_ratio)
+
+    def act(self, log_ratio: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """The ratio, held where it would make the loss smaller than the clips allow, times the factors -A.
+
+        And the derivative in the log-ratio: the same, 0 where the ratio or its logarithm is held.
+        """
+        inner = log_ratio if self.log_ratio is None else log_ratio.clamp(-self.log_ratio, self.log_ratio)
+        ratio = inner.exp()
+        plain = ratio * factors
+        loss = torch.maximum(plain, ratio.clamp(1 - self.low, 1 + self.high) * factors)
+        if self.dual is not None:
+            loss = torch.minimum(loss, (self.dual * factors).clamp_(min=0.0))
+        if self.log_ratio is None or self.log_ratio > LARGEST_LOGARITHM:
+            loss = torch.where(factors == 0, 0.0 * factors, loss)  # not 0 · ∞
+        free = torch.eq(plain, loss, out=torch.empty_like(plain))
+        if self.log_ratio is not None:
+            free *= torch.eq(inner, log_ratio, out=torch.empty_like(inner))
+        return loss, keep(plain, bits(free, plain.dtype))
+
+
+def aggregate_sums(
+    sums: Tensor,
+    mask: Tensor,
+    mode: str,
+    horizon: float | None = None,
+    empty_rows: str = "count",
+) -> Tensor:
+    """Aggregate the sums of rows, shape (B,), in the dtype of the computation; the mode has been checked."""
     checks.choice("empty_rows", empty_rows, EMPTY_ROWS)
     if horizon is not None:
         checks.positive("horizon", horizon)
-    x, lengths = _select(mask, x), mask.sum(dim=1)
+    lengths = mask.sum(dim=1)
     if mode == "token-mean":
-        return x.sum() / lengths.sum().clamp(min=1)
-    rows = x.sum(dim=1)
+        return sums.sum() / lengths.sum().clamp(min=1)
     if mode == "seq-mean-token-mean":
-        rows = rows / lengths.clamp(min=1)
+        sums = sums / lengths.clamp(min=1)
     if mode == "seq-mean-token-sum-norm":
-        rows = rows / (mask.shape[1] if horizon is None else horizon)
+        sums = sums / (mask.shape[1] if horizon is None else horizon)
     counted = torch.ones_like(lengths) if empty_rows == "count" else (lengths > 0).long()
-    return rows.sum() / counted.sum().clamp(min=1)
+    return sums.sum() / counted.sum().clamp(min=1)
 
 
-def _log_ratio(
-    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str, bound: float | None
-) -> Tensor:
-    """The clipped log-ratio of each token at its level, with the gradient of that level. Shape (B, T)."""
+def at_level(
+    logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str
+) -> tuple[Tensor, Tensor | None]:
+    """What the ratio of each token is a function of, shape (B, T), and what is subtracted from it first.
+
+    Log-probabilities and the old ones; or a row's mean log-ratio, with its gradient or the token's.
+    """
     checks.choice("ratio_level", level, RATIO_LEVELS)
-    if bound is not None:
-        checks.positive("log_ratio_clip", bound)
-    limit = torch.inf if bound is None else bound
-    log_ratio = _select(mask, _widen(logprobs)) - _constant(mask, old_logprobs)
     if level == "token":
-        return log_ratio.clamp(-limit, limit)
+        return logprobs, old_logprobs.detach()
+    log_ratio = _log_ratio(logprobs, old_logprobs, mask)
     mean = log_ratio.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
     if level == "sequence":
-        return mean.clamp(-limit, limit).expand_as(log_ratio)
-    own = log_ratio - log_ratio.detach()  # 0, with the gradient of the token
-    inside = mean.detach().abs() <= limit
-    return mean.detach().clamp(-limit, limit) + torch.where(inside, own, torch.zeros_like(own))
+        return mean.expand_as(log_ratio), None
+    return mean.detach() + (log_ratio - log_ratio.detach()), None
 
 
-def _bounds(
-    ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float, dual_clip: float | None
-) -> tuple[Tensor, Tensor]:
-    """Where the objective follows the ratio, and the ratio at which it is held elsewhere."""
-    rewarded, punished = advantages > 0, advantages < 0
-    free = (rewarded & (ratio <= 1 + clip_high)) | (punished & (ratio >= 1 - clip_low))
-    held = torch.where(punished, ratio.new_full((), 1 - clip_low), ratio.new_full((), 1 + clip_high))
-    if dual_clip is None:
-        return free, held
-    beyond = punished & (ratio > dual_clip)
-    return free & ~beyond, torch.where(beyond, ratio.new_full((), dual_clip), held)
-
-
-def _constant(mask: Tensor, x: Tensor) -> Tensor:
-    """Data: the active numbers of x in the dtype of the computation, without gradient."""
-    return _select(mask, _widen(x.detach()))
-
-
-def _select(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    return select(mask, widen(logprobs)) - select(mask, widen(old_logprobs.detach()))
 
 
 def _check_rows(logprobs: Tensor, mask: Tensor, **others: Tensor) -> None:
@@ -274,10 +302,3 @@ def _check_rows(logprobs: Tensor, mask: Tensor, **others: Tensor) -> None:
     for name, x in others.items():
         checks.floating(name, x, shape, like="logprobs")
     checks.boolean("mask", mask, shape, like="logprobs")
-
-
-def _check_clips(clip_low: float, clip_high: float, dual_clip: float | None) -> None:
-    checks.non_negative("clip_low", clip_low)
-    checks.non_negative("clip_high", clip_high)
-    if dual_clip is not None:
-        checks.above_one("dual_clip", dual_clip)

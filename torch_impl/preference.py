@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_impl import checks
+from torch_impl.precision import widen
 
 LOSS_TYPES = ("sigmoid", "hinge", "ipo")
 
@@ -41,7 +42,7 @@ def sequence_logprobs(token_logprobs: Tensor, mask: Tensor, *, average: bool = F
     checks.floating("token_logprobs", token_logprobs, (None, None))
     checks.boolean("mask", mask, tuple(token_logprobs.shape), like="token_logprobs")
     checks.flag("average", average)
-    sums = torch.where(mask, _widen(token_logprobs), 0.0).sum(dim=1)
+    sums = torch.where(mask, widen(token_logprobs), 0.0).sum(dim=1)
     if average:
         sums = sums / mask.sum(dim=1).clamp(min=1)
     return sums.to(token_logprobs.dtype)
@@ -72,7 +73,7 @@ def implicit_rewards(policy_logprobs: Tensor, ref_logprobs: Tensor, *, beta: flo
     checks.positive("beta", beta)
     checks.floating("policy_logprobs", policy_logprobs, (None,))
     checks.floating("ref_logprobs", ref_logprobs, tuple(policy_logprobs.shape), like="policy_logprobs")
-    log_ratio = _widen(policy_logprobs) - _widen(ref_logprobs.detach())
+    log_ratio = widen(policy_logprobs) - widen(ref_logprobs.detach())
     return (beta * log_ratio).to(policy_logprobs.dtype)
 
 
@@ -119,8 +120,8 @@ def dpo_loss(
     others = {"policy_rejected": policy_rejected, "ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
     for name, x in others.items():
         checks.floating(name, x, tuple(policy_chosen.shape), like="policy_chosen")
-    chosen = _widen(policy_chosen) - _widen(ref_chosen.detach())
-    rejected = _widen(policy_rejected) - _widen(ref_rejected.detach())
+    chosen = widen(policy_chosen) - widen(ref_chosen.detach())
+    rejected = widen(policy_rejected) - widen(ref_rejected.detach())
     losses = _losses(chosen - rejected, beta, label_smoothing, loss_type)
     return (losses.sum() / max(len(losses), 1)).to(policy_chosen.dtype)
 
@@ -143,8 +144,3 @@ def _check_options(beta: float, label_smoothing: float, loss_type: str) -> None:
     checks.choice("loss_type", loss_type, LOSS_TYPES)
     if loss_type != "sigmoid" and label_smoothing != 0:
         raise ValueError(f"label_smoothing must be 0 with loss_type {loss_type!r}, got {label_smoothing!r}")
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from torch_impl import checks
 from torch_impl.kl import kl_estimate
+from torch_impl.precision import select, widen
 
 
 def reward_model_loss(chosen: Tensor, rejected: Tensor, *, margin: float = 0.0) -> Tensor:
@@ -38,7 +39,7 @@ def reward_model_loss(chosen: Tensor, rejected: Tensor, *, margin: float = 0.0) 
     checks.finite("margin", margin)
     checks.floating("chosen", chosen, (None,))
     checks.floating("rejected", rejected, tuple(chosen.shape), like="chosen")
-    losses = -functional.logsigmoid(_widen(chosen) - _widen(rejected) - margin)
+    losses = -functional.logsigmoid(widen(chosen) - widen(rejected) - margin)
     return (losses.sum() / max(len(losses), 1)).to(chosen.dtype)
 
 
@@ -85,18 +86,8 @@ def shaped_rewards(
     checks.floating("ref_logprobs", ref_logprobs, shape, like="logprobs")
     checks.boolean("mask", mask, shape, like="logprobs")
     checks.floating("scores", scores, shape[:1], like="logprobs")
-    policy, reference = _select(mask, _widen(logprobs)), _select(mask, _widen(ref_logprobs))
+    policy, reference = select(mask, widen(logprobs)), select(mask, widen(ref_logprobs))
     penalties = kl_coef * kl_estimate(policy, reference, estimator=estimator)
     last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
-    terminal = _select(last, _widen(scores)[:, None])
-    return _select(mask, terminal - penalties).to(scores.dtype)
-
-
-def _select(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    terminal = select(last, widen(scores)[:, None])
+    return select(mask, terminal - penalties).to(scores.dtype)

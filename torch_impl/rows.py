@@ -8,11 +8,11 @@ On the CPU the mask is read to find that out. On other devices, and while compil
 are always closed there. It is the same formula either way, and only roundings differ.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from torch_impl.precision import select, without_autocast
 
 BLOCK = 32
 """Columns that are summed by one matrix product."""
@@ -77,7 +77,7 @@ def discounted_sums(x: Tensor, discount: float) -> Tensor:
     powers = torch.cat([torch.ones_like(powers[:1]), powers[1:]]).cumprod(dim=0).to(x.dtype)
     distance = torch.arange(block, device=x.device)[:, None] - torch.arange(block, device=x.device)
     matrix = select(distance >= 0, powers[distance.clamp(min=0)])
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         if width <= block:
             return x @ matrix
         blocks = pad(x, (-width % block, 0)).reshape(len(x), -1, block)
@@ -85,18 +85,6 @@ def discounted_sums(x: Tensor, discount: float) -> Tensor:
         onward = pad(discount * heads[:, 1:], (0, 1))[..., None]
         blocks = torch.cat([blocks[..., :-1], blocks[..., -1:] + onward], dim=-1)
         return (blocks @ matrix).flatten(1)[:, -width:]
-
-
-def select(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
-def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """Where products are taken in the dtype of their factors, whatever the caller's autocast says."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def _layout(mask: Tensor) -> tuple[bool, bool]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
+from torch_impl.precision import widen
 
 MatrixVectorProduct = Callable[[Tensor], Tensor]
 Evaluation = Callable[[Tensor], tuple[Tensor | float, Tensor | float]]
@@ -96,7 +97,7 @@ def trust_region_step(
     checks.non_negative("damping", damping)
 
     def damped(vector: Tensor) -> Tensor:
-        return _product(matvec, vector) + damping * _widen(vector)
+        return _product(matvec, vector) + damping * widen(vector)
 
     direction = _solution(damped, gradient.detach(), cg_iters, cg_tol)
     curvature = torch.dot(direction, _product(damped, direction.to(gradient.dtype)))
@@ -151,7 +152,7 @@ def backtracking_line_search(
     checks.open_unit_interval("backtrack", backtrack)
     checks.integer("max_steps", max_steps, at_least=1)
     for j in range(max_steps):
-        point = (_widen(parameters) + backtrack**j * _widen(full_step)).to(parameters.dtype)
+        point = (widen(parameters) + backtrack**j * widen(full_step)).to(parameters.dtype)
         improvement, kl = evaluate(point)
         if improvement > 0 and kl <= max_kl:
             return point
@@ -160,7 +161,7 @@ def backtracking_line_search(
 
 def _solution(matvec: MatrixVectorProduct, b: Tensor, max_iters: int, tol: float) -> Tensor:
     """The solution in the dtype of the computation."""
-    residual = _widen(b)
+    residual = widen(b)
     solution, direction = torch.zeros_like(residual), residual
     squared = torch.dot(residual, residual)
     for _ in range(max_iters):
@@ -168,7 +169,7 @@ def _solution(matvec: MatrixVectorProduct, b: Tensor, max_iters: int, tol: float
             break
         # What the matrix was multiplied with is what the solution moves along, rounding included.
         handed = direction.to(b.dtype)
-        direction = _widen(handed)
+        direction = widen(handed)
         product = _product(matvec, handed)
         curvature = torch.dot(direction, product)
         if curvature <= 0:
@@ -185,9 +186,4 @@ def _product(matvec: MatrixVectorProduct, vector: Tensor) -> Tensor:
     """A product as a constant, in the dtype of the computation."""
     product = matvec(vector)
     checks.floating("matvec(vector)", product, tuple(vector.shape), like="its argument")
-    return _widen(product.detach())
-
-
-def _widen(x: Tensor) -> Tensor:
-    """Move half-precision inputs to float32, the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return widen(product.detach())

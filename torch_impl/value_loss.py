@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks
-from torch_impl.policy_loss import MODES, aggregate
+from torch_impl.one_pass import row_sums
+from torch_impl.policy_loss import MODES, aggregate_sums
+from torch_impl.precision import bits, keep, widen
 
 
 def value_loss(
@@ -60,18 +62,19 @@ def value_loss(
     checks.floating("returns", returns, shape, like="values")
     checks.boolean("mask", mask, shape, like="values")
     checks.choice("aggregation", aggregation, MODES)
-    current, target = _active(mask, values), _active(mask, returns.detach())
-    squared = (current - target).square()
     if clip is not None:
         checks.non_negative("clip", clip)
-        old = _active(mask, old_values.detach())
-        clipped = current.clamp(old - clip, old + clip)
-        squared = torch.maximum(squared, (clipped - target).square())
-    loss = aggregate(squared / 2, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows)
-    return loss.to(values.dtype)
 
+    def terms(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        target = widen(returns.detach()[rows])
+        error = x - target
+        squared = error.square()
+        if clip is None:
+            return squared / 2, error
+        old = widen(old_values.detach()[rows])
+        clipped = (x.clamp(old - clip, old + clip) - target).square()
+        free = torch.ge(squared, clipped, out=torch.empty_like(error))
+        return torch.maximum(squared, clipped) / 2, keep(error, bits(free, error.dtype))
 
-def _active(mask: Tensor, x: Tensor) -> Tensor:
-    """The active numbers of x in the dtype of the computation, 0 elsewhere, whatever lies there."""
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    return torch.where(mask, wide, torch.zeros((), dtype=wide.dtype, device=wide.device))
+    sums = row_sums(values, mask, terms)
+    return aggregate_sums(sums, mask, aggregation, horizon, empty_rows).to(values.dtype)

@@ -32,6 +32,7 @@ def test_another_association(style: str) -> None:
         ("reference", "float16", "whiten or effective_sample_size or conjugate_gradient"),
         ("torch_impl", "float16", "discounted_returns or rloo_advantages or policy_metrics"),
         ("closed_rows", "float32", "n_step_advantages or gae- or discounted_returns"),
+        ("linear_head", "bfloat16", "token_logprobs or token_entropy"),
         ("widened", "bfloat16", "lambda_returns or kl_estimate or trust_region_step"),
         ("sums_in_sequence", "float16", "importance_sampling_mean or whiten or grpo_loss"),
         ("sums_pairwise", "float32", "aggregate or sequence_importance_ratio or conjugate_gradient"),
