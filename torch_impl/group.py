@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_impl import checks, policy_loss
 from torch_impl.one_pass import row_sums
-from torch_impl.precision import widen
+from torch_impl.precision import select, widen
 
 SCALES = ("std", "none")
 
@@ -52,13 +52,13 @@ def group_advantages(
     if ddof > 1:
         raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
     checks.non_negative("eps", eps)
-    distances, group, sizes = _distances(scores, group_ids)
-    advantages = distances - (_sums(distances, group, sizes) / sizes)[group]
+    groups, distances = _sorted(scores, group_ids)
+    advantages = distances - groups.of_rows(groups.sums(distances) / groups.sizes.clamp(min=1))
     if scale == "std":
-        variance = _sums(advantages.square(), group, sizes) / (sizes - ddof).clamp(min=1)
-        deviation = variance.sqrt()[group] + eps
-        advantages = torch.where(deviation > 0, advantages / deviation, torch.zeros_like(advantages))
-    return advantages.to(scores.dtype)
+        variance = groups.sums(advantages.square()) / (groups.sizes - ddof).clamp(min=1)
+        deviation = groups.of_rows(variance.sqrt() + eps)
+        advantages = select(deviation > 0, advantages / deviation)
+    return groups.unsorted(advantages).to(scores.dtype)
 
 
 @torch.no_grad()
@@ -84,9 +84,10 @@ def rloo_advantages(scores: Tensor, group_ids: Tensor) -> Tensor:
     ValueError
         For ids that are no integers, or shapes that disagree.
     """
-    distances, group, sizes = _distances(scores, group_ids)
-    others = (_sums(distances, group, sizes)[group] - distances) / (sizes - 1).clamp(min=1)[group]
-    return (distances - others).to(scores.dtype)
+    groups, distances = _sorted(scores, group_ids)
+    sums = groups.of_rows(groups.sums(distances))
+    others = groups.of_rows((groups.sizes - 1).clamp(min=1))
+    return groups.unsorted(distances - (sums - distances) / others).to(scores.dtype)
 
 
 def grpo_loss(
@@ -171,21 +172,41 @@ def grpo_loss(
     return policy_loss.aggregate_sums(sums, mask, aggregation, horizon, empty_rows).to(dtype)
 
 
-def _distances(scores: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Distance of each reward from the first one of its group, each row's group, and the groups' sizes.
+class _Groups:
+    """Rows sorted by their group, without waiting for the device: there is room for a group for each row."""
+
+    def __init__(self, group_ids: Tensor) -> None:
+        ids, self.order = group_ids.sort(stable=True)
+        self.begins = torch.cat([torch.ones_like(ids[:1], dtype=torch.bool), ids[1:] != ids[:-1]])
+        self.number = self.begins.cumsum(0) - 1
+        self.sizes = self.sums(torch.ones_like(self.number))
+
+    def sums(self, x: Tensor) -> Tensor:
+        """The sum of each group; 0 behind the last group."""
+        return torch.zeros_like(x).index_add_(0, self.number, x)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """For each row the number of its group."""
+        return x.index_select(0, self.number)
+
+    def first(self, x: Tensor) -> Tensor:
+        """For each row the number at the first one of its group."""
+        places = torch.arange(len(x), device=x.device).where(self.begins, 0).cummax(0).values
+        return x.index_select(0, places)
+
+    def unsorted(self, x: Tensor) -> Tensor:
+        """The rows where they were before they were sorted."""
+        return torch.empty_like(x).scatter_(0, self.order, x)
+
+
+def _sorted(scores: Tensor, group_ids: Tensor) -> tuple[_Groups, Tensor]:
+    """Groups, and the distance of each reward from the first one of its group.
 
     Equal rewards are at distance 0 exactly, and so are their mean and their advantages; the mean of the
     rewards themselves would be a rounded number, and what it is off by would be divided by eps.
     """
     checks.floating("scores", scores, (None,))
     checks.integers("group_ids", group_ids, tuple(scores.shape), like="scores")
-    rewards = widen(scores)
-    _, group, sizes = torch.unique(group_ids, return_inverse=True, return_counts=True)
-    rows = torch.arange(len(rewards), device=rewards.device)
-    first = torch.full_like(sizes, len(rewards)).scatter_reduce(0, group, rows, "amin")
-    return rewards - rewards[first][group], group, sizes
-
-
-def _sums(x: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
-    """The sum of x over the rows of each group."""
-    return x.new_zeros(len(sizes)).index_add(0, group, x)
+    groups = _Groups(group_ids)
+    rewards = widen(scores).index_select(0, groups.order)
+    return groups, rewards - groups.first(rewards)

@@ -1,7 +1,7 @@
 """A right backend in PyTorch: log-probabilities from an output head, whose logits are those that are given.
 
-The hidden state of a position is a unit vector that picks its logits from the head, so that products are exact
-and the gradient in the logits comes back through the head. Nothing multiplies -inf.
+The hidden state of a position is a unit vector that picks its logits from the head, so that products are
+exact and the gradient in the logits comes back through the head. Nothing multiplies -inf.
 """
 
 import torch
