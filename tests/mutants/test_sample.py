@@ -27,9 +27,9 @@ FEW = (
     ("reference.policy_loss:aggregation_divisors", "comparison", ""),
     ("reference.rows:through_last_active", "constant", "0"),
     ("torch_impl.checks:positive", "comparison", ""),
-    ("torch_impl.logprobs:token_entropy", "unchanged", "torch."),
+    ("torch_impl.softmax:statistics", "opposite", ""),
     ("torch_impl.group:rloo_advantages", "arithmetic", ""),
-    ("torch_impl.policy_loss:_aggregate", "opposite", ""),
+    ("torch_impl.policy_loss:aggregate_sums", "opposite", ""),
     ("torch_impl.preference:sequence_logprobs", "deletion", "sums = "),
     ("torch_impl.value_loss:value_loss", "opposite", ""),
 )

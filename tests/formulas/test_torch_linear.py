@@ -1,0 +1,202 @@
+"""From the output head to log-probabilities and losses: what the reference says of all the logits at once."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conformance.adapters.torch_impl import policy_loss
+from conformance.cases import Case
+from conformance.oracle import Permitted, permitted_by
+from reference import logprobs as definition
+from reference import numbers
+from reference import policy_loss as loss_definition
+from reference.numbers.formats import FORMATS
+from tests.benchmarks.memory import peak
+from torch_impl import linear, softmax
+from torch_impl.linear import linear_logprobs, linear_objective
+from torch_impl.logprobs import token_logprobs_and_entropy
+
+ROWS, LENGTH, FEATURES, VOCABULARY = 3, 5, 4, 11
+PADDING = 2
+TEMPERATURE = 0.5
+DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+HEAD: dict[str, Any] = {"temperature": TEMPERATURE, "vocabulary": VOCABULARY}
+CLIPS: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.3, "aggregation": "token-mean"}
+
+
+@pytest.fixture(params=[1, 60, 10**6], autouse=True)
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk for each position, some, and one for all."""
+    monkeypatch.setitem(linear.CHUNK, "cpu", request.param)
+    monkeypatch.setitem(softmax.CHUNK, "cpu", request.param)
+
+
+class Given:
+    """Hidden states and an output head of small numbers, so that logits are exact in every dtype."""
+
+    def __init__(self, dtype: str, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.form = FORMATS[dtype]
+        self.hidden = rng.integers(-3, 4, (ROWS, LENGTH, FEATURES)).astype(float)
+        self.weight = rng.integers(-4, 5, (VOCABULARY, FEATURES)) / 4.0
+        self.tokens = rng.integers(0, VOCABULARY, (ROWS, LENGTH))
+        self.upstream = self.form.round(rng.standard_normal((2, ROWS, LENGTH)))
+        self.old = self.form.round(-np.abs(rng.standard_normal((ROWS, LENGTH))) * 3)
+        self.advantages = self.form.round(rng.standard_normal((ROWS, LENGTH)))
+        self.mask = rng.random((ROWS, LENGTH)) < 0.8
+        padded = np.concatenate([self.weight, np.full((PADDING, FEATURES), np.nan)])
+        self.leaves = [self.tensor(x).requires_grad_() for x in (self.hidden, padded)]
+
+    def tensor(self, x: np.ndarray) -> Tensor:
+        """As the backend gets it."""
+        found = torch.from_numpy(np.array(x))
+        return found.to(getattr(torch, self.form.name)) if found.is_floating_point() else found
+
+    def permitted(self, formula: Any, **arguments: np.ndarray) -> Permitted:
+        """What a formula of the logits, and of other arguments, may give."""
+        given = {"logits": self.hidden @ self.weight.T, **arguments}
+        options = {"temperature": TEMPERATURE}
+        return permitted_by(Case("token_entropy", given, options, self.form.name, "output head"), formula)
+
+    def through_the_head(self, slopes: Any) -> tuple[Any, Any]:
+        """The gradients in hidden states and head that a gradient in the logits makes."""
+        in_hidden = numbers.total(slopes[..., None] * self.weight, axis=2)
+        flat, hidden = slopes.reshape(-1, VOCABULARY), self.hidden.reshape(-1, FEATURES)
+        return in_hidden, numbers.total(flat[..., None] * hidden[:, None, :], axis=0)
+
+    def call(self) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies."""
+        return linear_logprobs(self.leaves[0], self.leaves[1], self.tensor(self.tokens), **HEAD)
+
+
+def holds(permitted: Permitted, got: Tensor) -> None:
+    """Every number is decided, and permitted."""
+    assert got.shape == permitted.balls.shape
+    found = got.detach().double().numpy()
+    assert all(permitted.distance(i, float(found[i])) <= 1.0 for i in np.ndindex(*got.shape))
+
+
+@DTYPES
+def test_log_probabilities_and_entropies(dtype: str) -> None:
+    given = Given(dtype)
+    logprobs, entropies = given.call()
+    tokens = given.tokens
+    holds(given.permitted(lambda x, **options: definition.token_logprobs(x, tokens, **options)), logprobs)
+    holds(given.permitted(definition.token_entropy), entropies)
+
+
+@DTYPES
+def test_gradients(dtype: str) -> None:
+    given = Given(dtype)
+    upstream = [given.tensor(x) for x in given.upstream]
+    found = torch.autograd.grad(given.call(), given.leaves, upstream)
+    for number, got in enumerate((found[0], found[1][:VOCABULARY])):
+
+        def gradient(x: Any, above: Any, other: Any, _number: int = number, **options: Any) -> Any:
+            slopes = definition.token_logprobs_gradient(above, x, given.tokens, **options)
+            slopes = slopes + definition.token_entropy_gradient(other, x, **options)
+            return given.through_the_head(slopes)[_number]
+
+        holds(given.permitted(gradient, above=given.upstream[0], other=given.upstream[1]), got)
+    assert not found[1][VOCABULARY:].any()
+
+
+@DTYPES
+def test_policy_loss_and_its_gradients(dtype: str) -> None:
+    """The loss in which every token counts as much, a chunk of rows at a time."""
+    given = Given(dtype)
+    old, advantages, mask = map(given.tensor, (given.old, given.advantages, given.mask))
+
+    def share(logprobs: Tensor, _: Tensor, rows: slice) -> Tensor:
+        of_rows = logprobs.to(old.dtype), old[rows], advantages[rows], mask[rows]
+        return policy_loss(*of_rows, **CLIPS).to(logprobs.dtype) * mask[rows].sum() / mask.sum()
+
+    loss = linear_objective(given.leaves[0], given.leaves[1], given.tensor(given.tokens), share, **HEAD)
+    found = torch.autograd.grad(loss, given.leaves, torch.tensor(-2.0, dtype=loss.dtype))
+    others = {"old": given.old, "advantages": given.advantages}
+
+    def value(x: Any, old: Any, advantages: Any, **options: Any) -> Any:
+        logprobs = definition.token_logprobs(x, given.tokens, **options)
+        return loss_definition.policy_loss(logprobs, old, advantages, given.mask, **CLIPS)
+
+    holds(given.permitted(value, **others), loss)
+    for number, got in enumerate((found[0], found[1][:VOCABULARY])):
+
+        def gradient(
+            x: Any, old: Any, advantages: Any, above: Any, _number: int = number, **options: Any
+        ) -> Any:
+            rows = definition.token_logprobs(x, given.tokens, **options), old, advantages, given.mask
+            slopes = loss_definition.policy_loss_gradient(above, *rows, **CLIPS)
+            slopes = definition.token_logprobs_gradient(slopes, x, given.tokens, **options)
+            return given.through_the_head(slopes)[_number]
+
+        holds(given.permitted(gradient, **others, above=np.array(-2.0)), got)
+
+
+def test_only_what_is_wanted_gets_a_gradient() -> None:
+    given = Given("float32")
+    given.leaves[1].requires_grad_(False)
+    [logprobs, _] = given.call()
+    assert torch.autograd.grad(logprobs.sum(), given.leaves[0])[0].shape == given.hidden.shape
+    assert given.leaves[1].grad is None
+
+
+def test_without_gradient_nothing_is_kept() -> None:
+    given = Given("float32")
+    with torch.no_grad():
+        tokens = given.tensor(given.tokens)
+        total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda x, *_: x.sum(), **HEAD)
+    assert not total.requires_grad
+
+
+def test_bad_arguments() -> None:
+    given = Given("float32")
+    hidden, weight = given.leaves
+    tokens = given.tensor(given.tokens)
+    with pytest.raises(ValueError, match=r"weight must have .*shape"):
+        linear_logprobs(hidden, weight[:, 1:], tokens)
+    with pytest.raises(
+        ValueError, match=r"weight must have the dtype of hidden, torch.float32, got torch.float64"
+    ):
+        linear_logprobs(hidden, weight.double(), tokens)
+    with pytest.raises(ValueError, match=rf"vocabulary must be at most {VOCABULARY + PADDING}"):
+        linear_logprobs(hidden, weight, tokens, vocabulary=100)
+    with pytest.raises(ValueError, match="objective must return a scalar"):
+        linear_objective(hidden, weight, tokens, lambda x, *_: x)
+
+
+@pytest.mark.parametrize("chunks", [10**6], indirect=True)
+def test_memory_does_not_grow_with_the_number_of_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what goes in and comes out; the logits alone would be 8 MB for the more positions."""
+    for module in (linear, softmax):
+        monkeypatch.setitem(module.CHUNK, "cpu", 2**16)
+    few, many = (_beyond(positions) for positions in (512, 2048))
+    assert many - few <= 2048 * 4 * 16  # a few numbers a position
+    few, many = (_beyond_logits(positions) for positions in (512, 2048))
+    assert many - few <= 2048 * 4 * 16
+
+
+def _beyond(positions: int) -> int:
+    hidden = torch.randn(1, positions, 8, requires_grad=True)
+    weight = torch.randn(1000, 8, requires_grad=True)
+    tokens = torch.zeros(1, positions, dtype=torch.int64)
+
+    def call() -> object:
+        logprobs, entropies = linear_logprobs(hidden, weight, tokens)
+        return torch.autograd.grad(logprobs.sum() + entropies.sum(), (hidden, weight))
+
+    return peak(call) - hidden.nbytes - weight.nbytes
+
+
+def _beyond_logits(positions: int) -> int:
+    logits = torch.randn(1, positions, 1000, requires_grad=True)
+    tokens = torch.zeros(1, positions, dtype=torch.int64)
+
+    def call() -> object:
+        logprobs, entropies = token_logprobs_and_entropy(logits, tokens)
+        return torch.autograd.grad(logprobs.sum() + entropies.sum(), logits)
+
+    return peak(call) - logits.nbytes
