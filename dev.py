@@ -5,6 +5,7 @@ python3 dev.py test [pytest arguments]           run everything that a change mu
 python3 dev.py museum [--help]                   hold the suite against every wrong backend
 python3 dev.py alarms [--help]                   hold the suite against every right backend
 python3 dev.py mutants [--help]                  hold our own tests against small mistakes in the formulas
+python3 dev.py bench [--help]                    time our implementation, with --peers beside other libraries
 python3 dev.py constraints                       write constraints.txt anew, with the newest versions
 
 The first run makes .venv and installs into it; later runs start at once.
@@ -35,6 +36,9 @@ OUR_DTYPES = ("float64", "float32", "bfloat16")
 """What torch_impl is tested in when nothing else is asked for."""
 CONFORMANCE_EXTRAS = "torch"
 TEST_EXTRAS = "torch,test"
+BENCH_EXTRAS = "torch,bench"
+PEERS_VENV = ROOT / ".venv-peers"
+PEERS = (ADAPTERS / "verl-requirements.txt", ROOT / "tests" / "benchmarks" / "peers-requirements.txt")
 
 
 def conformance(arguments: list[str]) -> int:
@@ -84,6 +88,24 @@ def mutants(arguments: list[str]) -> int:
     """Make small mistakes in the formulas, and return 0 if our tests see nearly all of them."""
     ensure_installed(TEST_EXTRAS)
     return run(python("-m", "tests.mutants", *arguments))
+
+
+def bench(arguments: list[str]) -> int:
+    """Time our implementation; with --peers in an environment of its own, where the peers' versions win."""
+    if "--peers" not in arguments:
+        ensure_installed(BENCH_EXTRAS)
+        return run(python("-m", "tests.benchmarks", *arguments))
+    inputs = PYPROJECT, CONSTRAINTS, *PEERS
+    noted = PEERS_VENV / "dev.stamp"
+    if not (noted.is_file() and noted.read_text() == fingerprint(*inputs)):
+        say("installing what the benchmarks are run beside into .venv-peers (minutes)")
+        make_venv(PEERS_VENV)
+        pip_install("-c", "constraints.txt", "torch", venv=PEERS_VENV)
+        pip_install("-c", "constraints.txt", "-e", f".[{BENCH_EXTRAS}]", venv=PEERS_VENV)
+        for requirements in PEERS:
+            pip_install("--no-deps", "-r", str(requirements), venv=PEERS_VENV)
+        noted.write_text(fingerprint(*inputs))
+    return run(python("-m", "tests.benchmarks", *arguments, venv=PEERS_VENV))
 
 
 def constraints(arguments: list[str]) -> int:
@@ -260,6 +282,7 @@ def main(arguments: list[str]) -> int:
         "museum": museum,
         "alarms": alarms,
         "mutants": mutants,
+        "bench": bench,
         "constraints": constraints,
     }
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])

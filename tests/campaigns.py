@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import threading
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ def page(title: str, how: str, *parts: "str | pd.DataFrame") -> str:
     return "\n\n".join([f"# {title}", f"{made()}, by `{how}`.", *texts]) + "\n"
 
 
-def made() -> str:
-    """The date, the machine and the versions."""
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+def made(names: Iterable[str] = PACKAGES) -> str:
+    """The date, the machine and the versions of packages."""
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}"
     python = f"Python {platform.python_version()}"
     return f"Made on {datetime.date.today().isoformat()} ({machine}; {python}, {packages})"

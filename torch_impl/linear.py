@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_impl import checks, softmax
-from torch_impl.precision import wide_dtype
+from torch_impl.precision import wide_dtype, without_autocast
 
 CHUNK = {"cpu": 2**23}
 """Logits of a chunk by the kind of device: products of a few hundred rows, which libraries are fast at."""
@@ -58,7 +58,7 @@ def linear_logprobs(
         integers, shapes or dtypes that disagree.
     """
     weight = _checked(hidden, weight, tokens, temperature, vocabulary)
-    both: tuple[Tensor, Tensor] = _Head.apply(hidden, weight, tokens, temperature)  # type: ignore[no-untyped-call]
+    both: tuple[Tensor, Tensor] = _LogProbabilities.apply(hidden, weight, tokens, temperature)  # type: ignore[no-untyped-call]
     return both
 
 
@@ -72,22 +72,27 @@ def linear_objective(
     tokens: Tensor,
     objective: Objective,
     *,
+    whole_rows: bool = True,
     temperature: float = 1.0,
     vocabulary: int | None = None,
 ) -> Tensor:
     """A sum over rows of what `objective` makes of their log-probabilities and entropies.
 
-    The gradient is taken in the forward pass, chunk by chunk, while the logits are there: a quarter of the
-    products of :func:`linear_logprobs` is saved. For a loss over rows b that is no sum, as a mean over all
-    tokens, the objective of a row is divided by what is known before.
+    The gradient is taken in the forward pass, while the logits are there: a quarter of the products of
+    :func:`linear_logprobs` is saved. Where whole rows are asked for and the logits of one row are more than a
+    chunk, they are computed once more after all. For a loss that is no sum, as a mean over all tokens, the
+    objective is divided by what is known before.
 
     Parameters
     ----------
     hidden, weight, tokens, temperature, vocabulary
         As for :func:`linear_logprobs`.
     objective : function
-        Called with log-probabilities and entropies, (b, T) each, of some rows, and the slice of the batch
-        that these rows are; returns a scalar, by differentiable operations on the two.
+        Called with log-probabilities and entropies of some rows, (b, T) each, and the slice of the batch that
+        these rows are; returns a scalar, by differentiable operations on the two.
+    whole_rows : bool
+        False for an objective that is a sum over tokens: it is called with those of some positions, (n,)
+        each, and their slice of all B · T.
 
     Returns
     -------
@@ -100,11 +105,11 @@ def linear_objective(
         As for :func:`linear_logprobs`, and for an objective that returns no scalar.
     """
     weight = _checked(hidden, weight, tokens, temperature, vocabulary)
-    total: Tensor = _Objective.apply(hidden, weight, tokens, objective, temperature)  # type: ignore[no-untyped-call]
+    total: Tensor = _Objective.apply(hidden, weight, tokens, objective, temperature, whole_rows)  # type: ignore[no-untyped-call]
     return total
 
 
-class _Head(torch.autograd.Function):
+class _LogProbabilities(torch.autograd.Function):
     """Log-probabilities and entropies; the gradient computes the logits once more."""
 
     @staticmethod
@@ -112,14 +117,10 @@ class _Head(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         """Keep what the softmax of each position is made of."""
-        rows, chosen = hidden.detach().flatten(0, 1), tokens.flatten().long()
-        wide = wide_dtype(hidden.dtype)
-        known = torch.empty(4, len(rows), dtype=wide, device=hidden.device)
-        for chunk in _chunks(len(rows), weight):
-            logits = rows[chunk] @ weight.detach().T
-            known[:, chunk] = torch.stack(softmax.statistics(logits, chosen[chunk], temperature))
+        head = _Head(hidden.detach(), weight.detach(), tokens, temperature)
+        known, _ = head.statistics(slice(0, tokens.numel()))
         ctx.temperature = temperature
-        ctx.save_for_backward(hidden, weight, chosen, known)
+        ctx.save_for_backward(hidden, weight, tokens, known)
         logprobs, entropies = (x.view(tokens.shape).to(hidden.dtype) for x in known[:2])
         return logprobs, entropies
 
@@ -127,24 +128,11 @@ class _Head(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Through the logits of each chunk."""
-        hidden, weight, chosen, known = ctx.saved_tensors
-        rows = hidden.flatten(0, 1)
-        gradients = _Gradients(rows, weight, ctx.needs_input_grad)
-        of_logprobs, of_entropies = (x.flatten().to(known.dtype) for x in upstream)
-        for chunk in _chunks(len(rows), weight):
-            logits = rows[chunk] @ weight.T
-            slopes = softmax.slopes(
-                logits,
-                chosen[chunk],
-                known[:, chunk],
-                of_logprobs[chunk],
-                of_entropies[chunk],
-                ctx.temperature,
-                out=logits,
-            )
-            gradients.add(chunk, slopes)
-        of_hidden, of_weight = gradients.found()
-        return None if of_hidden is None else of_hidden.view(hidden.shape), of_weight, None, None
+        hidden, weight, tokens, known = ctx.saved_tensors
+        head = _Head(hidden, weight, tokens, ctx.temperature, ctx.needs_input_grad)
+        above = [x.flatten().to(known.dtype) for x in upstream]
+        head.differentiate(slice(0, tokens.numel()), known, above[0], above[1])
+        return *head.gradients(), None, None
 
 
 class _Objective(torch.autograd.Function):
@@ -152,79 +140,119 @@ class _Objective(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, objective: Objective, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        objective: Objective,
+        temperature: float,
+        whole_rows: bool,
     ) -> Tensor:
         """Keep the gradients for an upstream of 1."""
-        batch, length = tokens.shape
-        chosen, wide = tokens.long(), wide_dtype(hidden.dtype)
-        gradients = _Gradients(hidden.detach().flatten(0, 1), weight.detach(), ctx.needs_input_grad)
-        total = torch.zeros((), dtype=wide, device=hidden.device)
-        for few in _chunks(batch, weight, length):
-            logits = hidden.detach()[few].flatten(0, 1) @ weight.detach().T
-            known = softmax.statistics(logits, chosen[few].flatten(), temperature)
-            leaves = [x.view(-1, length).requires_grad_() for x in known[:2]]
+        length = tokens.shape[1] if whole_rows else 1
+        shape = (-1, length) if whole_rows else (-1,)
+        head = _Head(hidden.detach(), weight.detach(), tokens, temperature, ctx.needs_input_grad)
+        total = torch.zeros((), dtype=wide_dtype(hidden.dtype), device=hidden.device)
+        for rows in _chunks(slice(0, tokens.numel() // max(length, 1)), weight, length):
+            span = slice(rows.start * length, rows.stop * length)
+            known, logits = head.statistics(span)
+            leaves = [x.view(shape).requires_grad_() for x in known[:2]]
             with torch.enable_grad():
-                value = objective(leaves[0], leaves[1], few)
+                value = objective(leaves[0], leaves[1], rows)
                 if value.shape:
                     raise ValueError(f"objective must return a scalar, got shape {tuple(value.shape)}")
                 above: tuple[Tensor | None, ...] = torch.autograd.grad(value, leaves, allow_unused=True)
             total += value.detach()
-            if gradients.wanted:
-                of_logprobs, of_entropies = (None if x is None else x.flatten() for x in above)
-                slopes = softmax.slopes(
-                    logits, chosen[few].flatten(), known, of_logprobs, of_entropies, temperature, out=logits
-                )
-                gradients.add(slice(few.start * length, few.stop * length), slopes)
-        of_hidden, of_weight = gradients.found()
-        ctx.save_for_backward(None if of_hidden is None else of_hidden.view(hidden.shape), of_weight)
+            of_logprobs, of_entropies = (None if x is None else x.flatten() for x in above)
+            head.differentiate(span, known, of_logprobs, of_entropies, logits)
+        ctx.save_for_backward(*head.gradients())
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Upstream times what was kept."""
-        of_hidden, of_weight = (
-            None if x is None else (x * upstream[0]).to(x.dtype) for x in ctx.saved_tensors
-        )
-        return of_hidden, of_weight, None, None, None
+        kept = ctx.saved_tensors
+        of_hidden, of_weight = (None if x is None else (x * upstream[0]).to(x.dtype) for x in kept)
+        return of_hidden, of_weight, None, None, None, None
 
 
-class _Gradients:
-    """The gradients in hidden states, row by row, and in the output head, added up at least in float32."""
+class _Head:
+    """An output head on the hidden states of positions, whose logits exist a chunk at a time.
 
-    def __init__(self, rows: Tensor, weight: Tensor, wanted: tuple[bool, ...]) -> None:
-        self.rows, self.weight = rows, weight
-        self.of_rows = torch.empty_like(rows) if wanted[0] else None
+    Positions are counted over all rows of the batch. The head's gradient is added up in float32 or wider.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        wanted: tuple[bool, ...] = (False, False),
+    ) -> None:
+        self.shape, self.states, self.weight = hidden.shape, hidden.flatten(0, 1), weight
+        self.tokens, self.temperature = tokens.flatten().long(), temperature
+        self.of_states = torch.empty_like(self.states) if wanted[0] else None
         wide = wide_dtype(weight.dtype)
         self.of_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is any to find."""
-        return self.of_rows is not None or self.of_weight is not None
+    def statistics(self, span: slice) -> tuple[Tensor, Tensor | None]:
+        """What :func:`softmax.statistics` says of some positions, and their logits if they are one chunk."""
+        wide = wide_dtype(self.states.dtype)
+        known = torch.empty(4, span.stop - span.start, dtype=wide, device=self.states.device)
+        chunks, logits = list(_chunks(span, self.weight)), None
+        for chunk in chunks:
+            logits = self._logits(chunk)
+            found = softmax.statistics(logits, self.tokens[chunk], self.temperature)
+            known[:, chunk.start - span.start : chunk.stop - span.start] = torch.stack(found)
+        return known, logits if len(chunks) == 1 else None
 
-    def add(self, chunk: slice, slopes: Tensor) -> None:
-        """Go on from the gradient in the logits of a chunk."""
-        if self.of_rows is not None:
-            torch.mm(slopes, self.weight, out=self.of_rows[chunk])
-        if self.of_weight is not None:
-            rows = self.rows[chunk]
-            if slopes.dtype == self.of_weight.dtype:
-                self.of_weight.addmm_(slopes.T, rows)
-            else:
-                self.of_weight += slopes.T @ rows
+    def differentiate(
+        self,
+        span: slice,
+        known: Tensor,
+        of_logprobs: Tensor | None,
+        of_entropies: Tensor | None,
+        logits: Tensor | None = None,
+    ) -> None:
+        """Add the gradients that some positions make; logits that are given are written over."""
+        if self.of_states is None and self.of_weight is None:
+            return
+        for chunk in _chunks(span, self.weight):
+            here = slice(chunk.start - span.start, chunk.stop - span.start)
+            above = [None if x is None else x[here] for x in (of_logprobs, of_entropies)]
+            slopes = self._logits(chunk) if logits is None else logits
+            softmax.slopes(
+                slopes, self.tokens[chunk], known[:, here], above[0], above[1], self.temperature, out=slopes
+            )
+            with without_autocast(slopes.device.type):
+                self._add(chunk, slopes)
 
-    def found(self) -> tuple[Tensor | None, Tensor | None]:
-        """Both, in the dtypes of what they are gradients in; None for what was not wanted."""
-        of_weight = None if self.of_weight is None else self.of_weight.to(self.weight.dtype)
-        return self.of_rows, of_weight
+    def _add(self, chunk: slice, slopes: Tensor) -> None:
+        if self.of_states is not None:
+            torch.mm(slopes, self.weight, out=self.of_states[chunk])
+        if self.of_weight is not None and slopes.dtype == self.of_weight.dtype:
+            self.of_weight.addmm_(slopes.T, self.states[chunk])
+        elif self.of_weight is not None:
+            self.of_weight += slopes.T @ self.states[chunk]
+
+    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
+        """In hidden states and in the head; None for what was not wanted."""
+        of_hidden = None if self.of_states is None else self.of_states.view(self.shape)
+        return of_hidden, None if self.of_weight is None else self.of_weight.to(self.weight.dtype)
+
+    def _logits(self, chunk: slice) -> Tensor:
+        with without_autocast(self.states.device.type):
+            return self.states[chunk] @ self.weight.T
 
 
-def _chunks(count: int, weight: Tensor, length: int = 1) -> Iterator[slice]:
-    """Slices of so many rows of a length, whose logits make about a chunk."""
+def _chunks(span: slice, weight: Tensor, length: int = 1) -> Iterator[slice]:
+    """Slices of a span of rows of this length, at least one each, whose logits make about a chunk."""
     most = CHUNK.get(weight.device.type, CHUNK_ELSEWHERE)
     step = max(1, most // max(1, len(weight) * length))
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+    starts = range(span.start, span.stop, step)
+    return (slice(start, min(start + step, span.stop)) for start in starts)
 
 
 def _checked(

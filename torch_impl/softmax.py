@@ -4,7 +4,7 @@ Shapes: N positions, V tokens of the vocabulary; logits (N, V), or (B, T, V) wit
 computed in float32. Beyond its result a function needs the memory of a few chunks, whatever N is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def statistics(
 def slopes(
     logits: Tensor,
     tokens: Tensor | None,
-    known: tuple[Tensor, Tensor, Tensor, Tensor],
+    known: Sequence[Tensor] | Tensor,
     of_logprobs: Tensor | None,
     of_entropies: Tensor | None,
     temperature: float,

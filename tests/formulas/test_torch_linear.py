@@ -105,16 +105,21 @@ def test_gradients(dtype: str) -> None:
 
 
 @DTYPES
-def test_policy_loss_and_its_gradients(dtype: str) -> None:
-    """The loss in which every token counts as much, a chunk of rows at a time."""
+@pytest.mark.parametrize("whole_rows", [True, False])
+def test_policy_loss_and_its_gradients(dtype: str, whole_rows: bool) -> None:
+    """The loss in which every token counts as much, a chunk of rows or of positions at a time."""
     given = Given(dtype)
     old, advantages, mask = map(given.tensor, (given.old, given.advantages, given.mask))
+    if not whole_rows:
+        old, advantages, mask = (x.view(-1, 1) for x in (old, advantages, mask))
 
     def share(logprobs: Tensor, _: Tensor, rows: slice) -> Tensor:
-        of_rows = logprobs.to(old.dtype), old[rows], advantages[rows], mask[rows]
+        of_rows = logprobs.view(-1, old.shape[1]).to(old.dtype), old[rows], advantages[rows], mask[rows]
         return policy_loss(*of_rows, **CLIPS).to(logprobs.dtype) * mask[rows].sum() / mask.sum()
 
-    loss = linear_objective(given.leaves[0], given.leaves[1], given.tensor(given.tokens), share, **HEAD)
+    loss = linear_objective(
+        given.leaves[0], given.leaves[1], given.tensor(given.tokens), share, whole_rows=whole_rows, **HEAD
+    )
     found = torch.autograd.grad(loss, given.leaves, torch.tensor(-2.0, dtype=loss.dtype))
     others = {"old": given.old, "advantages": given.advantages}
 
