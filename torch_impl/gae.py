@@ -5,12 +5,14 @@ under mask False do not matter, NaN included; outputs there are 0. float16 and b
 computed in float32 and rounded once at the end. The definitions are those of the chapter `gae` of the spec.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from torch_impl import checks
 from torch_impl.precision import select, widen
-from torch_impl.rows import Rows, discounted_sums
+from torch_impl.rows import Rows, chunks, discounted_sums, in_chunks
 
 
 def td_errors(
@@ -100,8 +102,13 @@ def gae(
     ValueError
         For γ or λ outside [0, 1], an unknown `masked`, shapes that disagree, a mask that is not boolean.
     """
-    rows, returns, closed = _returns(rewards, values, mask, bootstrap_value, gamma, lam, masked)
-    return _put_back(rows, returns - closed, mask, masked).to(rewards.dtype)
+    _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+
+    def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        rows, returns, closed = _returns(rewards, values, mask, last, gamma, lam, masked)
+        return _put_back(rows, returns - closed, mask, masked).to(rewards.dtype)
+
+    return in_chunks(compute, rewards, values, mask, bootstrap_value)
 
 
 @torch.no_grad()
@@ -119,8 +126,13 @@ def lambda_returns(
 
     Clause: `gae.lambda-return`. Arguments, result and errors as for :func:`gae`.
     """
-    rows, returns, _ = _returns(rewards, values, mask, bootstrap_value, gamma, lam, masked)
-    return _put_back(rows, returns, mask, masked).to(rewards.dtype)
+    _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+
+    def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        rows, returns, _ = _returns(rewards, values, mask, last, gamma, lam, masked)
+        return _put_back(rows, returns, mask, masked).to(rewards.dtype)
+
+    return in_chunks(compute, rewards, values, mask, bootstrap_value)
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
@@ -129,9 +141,13 @@ def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *
     Clause: `gae.lambda-one`. Arguments and errors as for :func:`td_errors`; without values.
     """
     _check_rows(rewards, rewards, mask, bootstrap_value, gamma)
-    rows = Rows(mask)
-    summands = rows.close(widen(rewards)) + gamma * rows.at_end(widen(bootstrap_value))
-    return rows.open(discounted_sums(summands, gamma)).to(rewards.dtype)
+
+    def compute(rewards: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        rows = Rows(mask)
+        summands = rows.plus_at_end(rows.close(widen(rewards)), gamma * widen(last))
+        return rows.open(discounted_sums(summands, gamma)).to(rewards.dtype)
+
+    return in_chunks(compute, rewards, mask, bootstrap_value)
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, eps: float = 1e-8) -> Tensor:
@@ -168,16 +184,26 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
     count = mask.sum()
-    mean = select(mask, widen(x)).sum() / count.clamp(min=1)
-    distance = select(mask, widen(x) - mean)
+
+    def centred(x: Tensor, mask: Tensor, *shifts: Tensor) -> Tensor:
+        return select(mask, sum((-shift for shift in shifts), start=widen(x)))
+
+    def total(terms: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return torch.stack([terms(x[rows], mask[rows]).sum() for rows in chunks(x, mask)]).sum()
+
+    mean = total(centred) / count.clamp(min=1)
     # The rounded mean is a little off, and equal values would keep what it is off by: take that out too.
-    correction = distance.sum() / count.clamp(min=1)
-    centred = select(mask, distance - correction)
-    variance = centred.square().sum() / (count - ddof).clamp(min=1)
-    whitened = centred / torch.sqrt(variance + eps)
-    if not shift_mean:
-        whitened = whitened + (mean + correction)
-    return select(mask & (count > ddof), whitened).to(x.dtype)
+    correction = total(lambda x, mask: centred(x, mask, mean)) / count.clamp(min=1)
+    squares = total(lambda x, mask: centred(x, mask, mean, correction).square())
+    deviation = torch.sqrt(squares / (count - ddof).clamp(min=1) + eps)
+
+    def whitened(x: Tensor, mask: Tensor) -> Tensor:
+        found = centred(x, mask, mean, correction) / deviation
+        if not shift_mean:
+            found = found + (mean + correction)
+        return select(mask & (count > ddof), found).to(x.dtype)
+
+    return in_chunks(whitened, x, mask)
 
 
 def _returns(
@@ -194,17 +220,28 @@ def _returns(
     The numbers that are summed are values and rewards, not their differences, so that what is left after
     subtracting V_t carries fewer roundings than a sum of TD errors where γλ is near 1.
     """
-    checks.choice("masked", masked, ("skip", "zero"))
-    checks.unit_interval("lam", lam)
-    _check_rows(rewards, values, mask, bootstrap_value, gamma)
     rewards, values, last = widen(rewards), widen(values), widen(bootstrap_value)
     if masked == "zero":
         rewards, values = select(mask, rewards), select(mask, values)
         mask = mask.flip(1).cumsum(1).flip(1) > 0
     rows = Rows(mask)
     now, closed = rows.close(rewards), rows.close(values)
-    ahead = (gamma * (1 - lam)) * rows.following(closed, last) + gamma * lam * rows.at_end(last)
-    return rows, discounted_sums(now + ahead, gamma * lam), closed
+    ahead = torch.add(now, rows.following(closed, last), alpha=gamma * (1 - lam))
+    return rows, discounted_sums(rows.plus_at_end(ahead, gamma * lam * last), gamma * lam), closed
+
+
+def _check_lambda(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_value: Tensor,
+    gamma: float,
+    lam: float,
+    masked: str,
+) -> None:
+    checks.choice("masked", masked, ("skip", "zero"))
+    checks.unit_interval("lam", lam)
+    _check_rows(rewards, values, mask, bootstrap_value, gamma)
 
 
 def _put_back(rows: Rows, x: Tensor, mask: Tensor, masked: str) -> Tensor:

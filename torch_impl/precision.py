@@ -20,8 +20,19 @@ def widen(x: Tensor) -> Tensor:
 
 
 def select(mask: Tensor, x: Tensor) -> Tensor:
-    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN."""
+    """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN.
+
+    By bits where nothing is differentiated and the CPU does it: several times as fast there.
+    """
+    if x.dtype in INTEGERS and plain(x) and plain(mask):
+        return (x.view(INTEGERS[x.dtype]) & bits(mask, x.dtype)).view(x.dtype)
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def plain(x: Tensor) -> bool:
+    """Whether x is just numbers of the CPU's: nothing records, traces or compiles what is done with them."""
+    recorded = x.requires_grad and torch.is_grad_enabled()
+    return type(x) is Tensor and x.device.type == "cpu" and not (recorded or torch.compiler.is_compiling())
 
 
 def bits(condition: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,7 +42,7 @@ def bits(condition: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def keep(x: Tensor, wanted: Tensor) -> Tensor:
-    """As :func:`select`, in place, by bits: several times as fast on the CPU, and not differentiable."""
+    """As :func:`select`, in place, by bits; not differentiable."""
     x.view(wanted.dtype).bitwise_and_(wanted)
     return x
 

@@ -8,14 +8,39 @@ On the CPU the mask is read to find that out. On other devices, and while compil
 are always closed there. It is the same formula either way, and only roundings differ.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torch_impl.precision import select, without_autocast
+from torch_impl.precision import plain, select, without_autocast
 
 BLOCK = 32
 """Columns that are summed by one matrix product."""
+
+CHUNK = 2**18
+"""Tokens of the rows that the CPU does together: few enough that what they leave is used again."""
+
+
+def chunks(*arrays: Tensor) -> list[slice]:
+    """Slices of the rows of arrays, the first of them (B, T), that the CPU does together; elsewhere one."""
+    count, width = arrays[0].shape
+    step = max(1, CHUNK // max(1, width)) if all(map(plain, arrays)) else max(1, count)
+    return [slice(start, start + step) for start in range(0, max(1, count), step)]
+
+
+def in_chunks(compute: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
+    """What a function makes of the rows of arrays, (B, T) from arrays of B rows, a chunk at a time."""
+    first, *others = chunks(*arrays)
+    found = compute(*(x[first] for x in arrays))
+    if not others:
+        return found
+    result = found.new_empty(arrays[0].shape)
+    result[first] = found
+    for rows in others:
+        result[rows] = compute(*(x[rows] for x in arrays))
+    return result
 
 
 class Rows:
@@ -55,7 +80,13 @@ class Rows:
         if self.whole:
             return torch.cat([x[:, 1:], last[:, None]], dim=1)
         goes_on = pad(self.steps[:, 1:], (0, 1))
-        return torch.where(goes_on, pad(x[:, 1:], (0, 1)), self.at_end(last))
+        return select(goes_on, pad(x[:, 1:], (0, 1))) + self.at_end(last)
+
+    def plus_at_end(self, x: Tensor, last: Tensor) -> Tensor:
+        """x, and `last`, shape (B,), added to it at the last time step of each row."""
+        if self.whole:
+            return torch.cat([x[:, :-1], x[:, -1:] + last[:, None]], dim=1)
+        return x + self.at_end(last)
 
     def at_end(self, x: Tensor) -> Tensor:
         """The number of each row, shape (B,), at its last time step; 0 elsewhere."""
@@ -83,7 +114,7 @@ def discounted_sums(x: Tensor, discount: float) -> Tensor:
         blocks = pad(x, (-width % block, 0)).reshape(len(x), -1, block)
         heads = discounted_sums(blocks @ matrix[:, 0], discount**block)
         onward = pad(discount * heads[:, 1:], (0, 1))[..., None]
-        blocks = torch.cat([blocks[..., :-1], blocks[..., -1:] + onward], dim=-1)
+        blocks[..., -1:] += onward  # padding made them new
         return (blocks @ matrix).flatten(1)[:, -width:]
 
 
