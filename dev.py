@@ -121,7 +121,9 @@ def constraints(arguments: list[str]) -> int:
         pip_install(*(line for line in old if line.startswith("torch==")), venv=fresh)
         pip_install("-e", f".[{TEST_EXTRAS}]", venv=fresh)
         # --all, because a plain freeze hides setuptools, which torch needs.
-        freeze = python("-m", "pip", "freeze", "--all", "--exclude-editable", "--exclude", "pip", venv=fresh)
+        # Without triton, because torch's builds for CUDA each want their own.
+        left_out = [word for name in ("pip", "triton") for word in ("--exclude", name)]
+        freeze = python("-m", "pip", "freeze", "--all", "--exclude-editable", *left_out, venv=fresh)
         frozen = subprocess.run(freeze, check=True, stdout=subprocess.PIPE, text=True).stdout
     header = [line for line in old if line.startswith("#")]
     pins = re.sub(r"\+\S+", "", frozen)  # 2.13.0+cpu is this machine's build of 2.13.0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torch_impl import checks
+from torch_impl import checks, kernels
 from torch_impl.precision import select, widen
 from torch_impl.rows import Rows, chunks, discounted_sums, in_chunks
 
@@ -103,6 +103,8 @@ def gae(
         For γ or λ outside [0, 1], an unknown `masked`, shapes that disagree, a mask that is not boolean.
     """
     _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+    if kernels.serve(rewards):
+        return _by_kernel(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=True)
 
     def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         rows, returns, closed = _returns(rewards, values, mask, last, gamma, lam, masked)
@@ -127,6 +129,8 @@ def lambda_returns(
     Clause: `gae.lambda-return`. Arguments, result and errors as for :func:`gae`.
     """
     _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
+    if kernels.serve(rewards):
+        return _by_kernel(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=False)
 
     def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         rows, returns, _ = _returns(rewards, values, mask, last, gamma, lam, masked)
@@ -228,6 +232,23 @@ def _returns(
     now, closed = rows.close(rewards), rows.close(values)
     ahead = torch.add(now, rows.following(closed, last), alpha=gamma * (1 - lam))
     return rows, discounted_sums(rows.plus_at_end(ahead, gamma * lam * last), gamma * lam), closed
+
+
+def _by_kernel(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    bootstrap_value: Tensor,
+    gamma: float,
+    lam: float,
+    masked: str,
+    *,
+    advantages: bool,
+) -> Tensor:
+    from torch_impl.kernels.gae import lambda_returns as kernel  # Triton is not there where it has no device
+
+    of_rows = rewards, values.to(rewards.dtype), mask, bootstrap_value.to(rewards.dtype)
+    return kernel(*of_rows, gamma=gamma, lam=lam, masked=masked, advantages=advantages)
 
 
 def _check_lambda(

@@ -28,6 +28,7 @@ STYLES = (
     Style("torch_impl", "the PyTorch implementation that comes with the spec", ALL),
     Style("closed_rows", "the same without reading masks, every row closed up", ALL),
     Style("linear_head", "the same through an output head, logits in chunks", ALL),
+    Style("triton_interpreted", "the Triton kernels, by Triton's interpreter", ALL),
     Style("columns", "NumPy, column by column", WIDE),
     Style("token_lists", "NumPy, a list of tokens for each row", WIDE),
     Style("scan", "JAX, lax.scan", WIDE),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.harness.suite import Outcome, run_suite
 from tests.right_backends.styles import STYLES, Style
+from torch_impl import kernels
 
 HERE = Path(__file__).parent
 
@@ -33,6 +34,7 @@ def test_another_association(style: str) -> None:
         ("torch_impl", "float16", "discounted_returns or rloo_advantages or policy_metrics"),
         ("closed_rows", "float32", "n_step_advantages or gae- or discounted_returns"),
         ("linear_head", "bfloat16", "token_logprobs or token_entropy"),
+        ("triton_interpreted", "bfloat16", "gae- or lambda_returns"),
         ("widened", "bfloat16", "lambda_returns or kl_estimate or trust_region_step"),
         ("sums_in_sequence", "float16", "importance_sampling_mean or whiten or grpo_loss"),
         ("sums_pairwise", "float32", "aggregate or sequence_importance_ratio or conjugate_gradient"),
@@ -47,6 +49,8 @@ def test_some_operations(style: str, dtype: str, operations: str) -> None:
     """A part of what the campaign asks of these."""
     if style == "compiled" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         pytest.skip("torch.compile needs a C++ compiler")
+    if style == "triton_interpreted" and not kernels.TRITON:
+        pytest.skip("Triton is not installed")
     [chosen] = [one for one in STYLES if one.module == style]
     assert dtype in chosen.dtypes
     words = ("--dtype", dtype, "--profile", "quick", "-k", operations)
