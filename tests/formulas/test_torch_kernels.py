@@ -1,4 +1,4 @@
-"""The kernels as they are compiled for a GPU; by Triton's interpreter, what they compute is held to the spec."""
+"""The kernels as they are compiled for a GPU; Triton's interpreter holds what they compute to the spec."""
 
 import re
 import subprocess
