@@ -3,9 +3,9 @@
 An operation means the same on every path, and the conformance suite is run on each. Which one is taken:
 
 - Advantages and λ-returns: on CUDA, where Triton is installed, a kernel with one program a row
-  (`torch_impl.kernels`); else blocks of 32 columns as triangular products (`torch_impl.rows`), on the CPU some
-  rows at a time. Of the mask the CPU reads whether it is whole and whether rows are side by side; elsewhere
-  nothing is read, and rows are always closed up.
+  (`torch_impl.kernels`); else blocks of 32 columns as triangular products (`torch_impl.rows`), on the CPU
+  some rows at a time. Of the mask the CPU reads whether it is whole and whether rows are side by side;
+  elsewhere nothing is read, and rows are always closed up.
 - Losses over tokens: one pass that keeps the slope (`torch_impl.one_pass`), on the CPU some rows at a time.
 - Log-probabilities and entropies: chunks of positions (`torch_impl.softmax`), whatever the device.
 - From hidden states and the output head, without the logits of all tokens: `torch_impl.linear`.
