@@ -23,8 +23,6 @@ from tests.campaigns import ROOT, made
 
 PEERS = ("verl", "trl", "torchrl", "scipy")
 PAGE = "speed"
-CACHES = {"l2_cache_size": "level 2", "l3_cache_size": "level 3"}
-
 
 Entries = list[dict[str, Any]]
 """One for each call of each size of each work: what it is, its median in seconds, its peak in bytes."""
@@ -59,10 +57,7 @@ def processor(device: str, cpu: dict[str, Any]) -> str:
     """What the numbers hold for."""
     if device != "cpu":
         return torch.cuda.get_device_name()
-    caches = [
-        f"{cpu[key] / 2**20:.3g} MiB {name}" for key, name in CACHES.items() if type(cpu.get(key)) is int
-    ]
-    return ", ".join([str(cpu.get("brand_raw", "an unknown processor")), *caches])
+    return str(cpu.get("brand_raw", "an unknown processor"))
 
 
 def table(work: Work, entries: Entries) -> pd.DataFrame:
@@ -81,7 +76,8 @@ def table(work: Work, entries: Entries) -> pd.DataFrame:
                     if name == "ours"
                     else f"{entry['seconds'] / ours:.3g} ours"
                 )
-                line[name] = f"{entry['seconds'] * 1e3:.3g} ms, {times}, {entry['peak'] / 1e6:.3g} MB"
+                memory = "" if entry["peak"] is None else f", {entry['peak'] / 1e6:.3g} MB"
+                line[name] = f"{entry['seconds'] * 1e3:.3g} ms, {times}{memory}"
         lines.append(line)
     return pd.DataFrame(lines).set_index(work.letters) if lines else pd.DataFrame()
 
