@@ -27,7 +27,7 @@ FEW = (
     ("reference.policy_loss:aggregation_divisors", "comparison", ""),
     ("reference.rows:through_last_active", "constant", "0"),
     ("torch_impl.checks:positive", "comparison", ""),
-    ("torch_impl.softmax:statistics", "opposite", ""),
+    ("torch_impl.softmax:statistics", "arithmetic", "chosen"),
     ("torch_impl.group:rloo_advantages", "arithmetic", ""),
     ("torch_impl.policy_loss:aggregate_sums", "opposite", ""),
     ("torch_impl.preference:sequence_logprobs", "deletion", "sums = "),
