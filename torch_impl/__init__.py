@@ -10,5 +10,7 @@ An operation means the same on every path, and the conformance suite is run on e
 - Log-probabilities and entropies: chunks of positions (`torch_impl.softmax`), whatever the device.
 - From hidden states and the output head, without the logits of all tokens: `torch_impl.linear`.
 
-While `torch.compile` traces, and on tensors that are not plain, rows are not cut and no kernel is taken.
+Losses over tokens and log-probabilities have a gradient that is written down: it cannot be differentiated
+again, and forward mode is refused. While `torch.compile` traces, and on tensors that are not plain, rows are
+not cut and no kernel is taken.
 """

@@ -102,15 +102,7 @@ def gae(
     ValueError
         For γ or λ outside [0, 1], an unknown `masked`, shapes that disagree, a mask that is not boolean.
     """
-    _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
-    if kernels.serve(rewards):
-        return _by_kernel(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=True)
-
-    def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        rows, returns, closed = _returns(rewards, values, mask, last, gamma, lam, masked)
-        return _put_back(rows, returns - closed, mask, masked).to(rewards.dtype)
-
-    return in_chunks(compute, rewards, values, mask, bootstrap_value)
+    return _lambda_returns(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=True)
 
 
 @torch.no_grad()
@@ -128,15 +120,7 @@ def lambda_returns(
 
     Clause: `gae.lambda-return`. Arguments, result and errors as for :func:`gae`.
     """
-    _check_lambda(rewards, values, mask, bootstrap_value, gamma, lam, masked)
-    if kernels.serve(rewards):
-        return _by_kernel(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=False)
-
-    def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        rows, returns, _ = _returns(rewards, values, mask, last, gamma, lam, masked)
-        return _put_back(rows, returns, mask, masked).to(rewards.dtype)
-
-    return in_chunks(compute, rewards, values, mask, bootstrap_value)
+    return _lambda_returns(rewards, values, mask, bootstrap_value, gamma, lam, masked, advantages=False)
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
@@ -210,31 +194,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     return in_chunks(whitened, x, mask)
 
 
-def _returns(
-    rewards: Tensor,
-    values: Tensor,
-    mask: Tensor,
-    bootstrap_value: Tensor,
-    gamma: float,
-    lam: float,
-    masked: str,
-) -> tuple[Rows, Tensor, Tensor]:
-    """Closed rows, their λ-returns G_t = r_t + γ((1-λ) V_{t+1} + λ G_{t+1}), their values.
-
-    The numbers that are summed are values and rewards, not their differences, so that what is left after
-    subtracting V_t carries fewer roundings than a sum of TD errors where γλ is near 1.
-    """
-    rewards, values, last = widen(rewards), widen(values), widen(bootstrap_value)
-    if masked == "zero":
-        rewards, values = select(mask, rewards), select(mask, values)
-        mask = mask.flip(1).cumsum(1).flip(1) > 0
-    rows = Rows(mask)
-    now, closed = rows.close(rewards), rows.close(values)
-    ahead = torch.add(now, rows.following(closed, last), alpha=gamma * (1 - lam))
-    return rows, discounted_sums(rows.plus_at_end(ahead, gamma * lam * last), gamma * lam), closed
-
-
-def _by_kernel(
+def _lambda_returns(
     rewards: Tensor,
     values: Tensor,
     mask: Tensor,
@@ -245,28 +205,46 @@ def _by_kernel(
     *,
     advantages: bool,
 ) -> Tensor:
-    from torch_impl.kernels.gae import lambda_returns as kernel  # Triton is not there where it has no device
-
-    of_rows = rewards, values.to(rewards.dtype), mask, bootstrap_value.to(rewards.dtype)
-    return kernel(*of_rows, gamma=gamma, lam=lam, masked=masked, advantages=advantages)
-
-
-def _check_lambda(
-    rewards: Tensor,
-    values: Tensor,
-    mask: Tensor,
-    bootstrap_value: Tensor,
-    gamma: float,
-    lam: float,
-    masked: str,
-) -> None:
+    """Check the arguments; λ-returns, or these less the values, by the kernel where there is one."""
     checks.choice("masked", masked, ("skip", "zero"))
     checks.unit_interval("lam", lam)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
+    given = rewards, values, mask, bootstrap_value
+    if kernels.serve(rewards):
+        from torch_impl.kernels import gae  # Triton is not there where it has no device
+
+        return gae.lambda_returns(*given, gamma=gamma, lam=lam, masked=masked, advantages=advantages)
+
+    def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        rows, returns, closed = _returns(rewards, values, mask, last, gamma, lam, masked)
+        found = rows.open(returns - closed if advantages else returns)
+        return (found if masked == "skip" else select(mask, found)).to(rewards.dtype)
+
+    return in_chunks(compute, *given)
 
 
-def _put_back(rows: Rows, x: Tensor, mask: Tensor, masked: str) -> Tensor:
-    return rows.open(x) if masked == "skip" else select(mask, rows.open(x))
+def _returns(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    last: Tensor,
+    gamma: float,
+    lam: float,
+    masked: str,
+) -> tuple[Rows, Tensor, Tensor]:
+    """Closed rows, their λ-returns G_t = r_t + γ((1-λ) V_{t+1} + λ G_{t+1}), their values.
+
+    The numbers that are summed are values and rewards, not their differences, so that what is left after
+    subtracting V_t carries fewer roundings than a sum of TD errors where γλ is near 1.
+    """
+    rewards, values, last = widen(rewards), widen(values), widen(last)
+    if masked == "zero":
+        rewards, values = select(mask, rewards), select(mask, values)
+        mask = mask.flip(1).cumsum(1).flip(1) > 0
+    rows = Rows(mask)
+    now, closed = rows.close(rewards), rows.close(values)
+    ahead = torch.add(now, rows.following(closed, last), alpha=gamma * (1 - lam))
+    return rows, discounted_sums(rows.plus_at_end(ahead, gamma * lam * last), gamma * lam), closed
 
 
 def _check_rows(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> None:

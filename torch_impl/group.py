@@ -57,7 +57,7 @@ def group_advantages(
     if scale == "std":
         variance = groups.sums(advantages.square()) / (groups.sizes - ddof).clamp(min=1)
         deviation = groups.of_rows(variance.sqrt() + eps)
-        advantages = select(deviation > 0, advantages / deviation)
+        advantages = select(deviation != 0, advantages / deviation)
     return groups.unsorted(advantages).to(scores.dtype)
 
 

@@ -193,7 +193,7 @@ class _Head:
     ) -> None:
         self.shape, self.states, self.weight = hidden.shape, hidden.flatten(0, 1), weight
         self.tokens, self.temperature = tokens.flatten().long(), temperature
-        self.of_states = torch.empty_like(self.states) if wanted[0] else None
+        self.of_states = torch.zeros_like(self.states) if wanted[0] else None
         wide = wide_dtype(weight.dtype)
         self.of_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
 
@@ -217,7 +217,8 @@ class _Head:
         logits: Tensor | None = None,
     ) -> None:
         """Add the gradients that some positions make; logits that are given are written over."""
-        if self.of_states is None and self.of_weight is None:
+        unused = of_logprobs is None and of_entropies is None
+        if unused or (self.of_states is None and self.of_weight is None):
             return
         for chunk in _chunks(span, self.weight):
             here = slice(chunk.start - span.start, chunk.stop - span.start)

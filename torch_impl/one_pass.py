@@ -36,33 +36,38 @@ def row_sums(x: Tensor, mask: Tensor, terms: Terms) -> Tensor:
     Returns
     -------
     (B,)
-        In the dtype of the computation; differentiable in x, once.
+        In the dtype of the computation; differentiable in x once, backward. Forward mode and `vmap` are
+        refused.
     """
-    sums: Tensor = _RowSums.apply(x, mask, terms)  # type: ignore[no-untyped-call]
+    sums: Tensor = _RowSums.apply(x, mask, terms)[0]  # type: ignore[no-untyped-call]
     return sums
 
 
 class _RowSums(torch.autograd.Function):
-    """Sums, and the slopes that were found with them."""
+    """Sums, and the slopes that were found with them: what is differentiated is the sums."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, terms: Terms) -> Tensor:
-        """Keep the slopes."""
+    def forward(x: Tensor, mask: Tensor, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Go through the rows in chunks."""
         wide = wide_dtype(x.dtype)
         sums = torch.zeros(len(x), dtype=wide, device=x.device)
-        slopes = torch.empty(x.shape, dtype=wide, device=x.device) if ctx.needs_input_grad[0] else None
+        slopes = torch.empty(x.shape, dtype=wide, device=x.device)
         tokens = CHUNK.get(x.device.type, x.numel())
         step = max(1, tokens // max(1, x.shape[1]))
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
-            values, found = terms(x.detach()[rows].to(wide), rows)
+            values, found = terms(x[rows].to(wide), rows)
             active = bits(mask[rows], wide)
             sums[rows] = keep(values, active).sum(dim=1)
-            if slopes is not None:
-                slopes[rows] = keep(found, active)
-        ctx.dtype = x.dtype
+            slopes[rows] = keep(found, active)
+        return sums, slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Terms], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the slopes."""
+        ctx.dtype, slopes = inputs[0].dtype, output[1]
+        ctx.mark_non_differentiable(slopes)
         ctx.save_for_backward(slopes)
-        return sums
 
     @staticmethod
     @torch.autograd.function.once_differentiable

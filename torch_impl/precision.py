@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 """The integers that are as wide as a dtype of the computation."""
@@ -31,8 +32,11 @@ def select(mask: Tensor, x: Tensor) -> Tensor:
 
 def plain(x: Tensor) -> bool:
     """Whether x is just numbers of the CPU's: nothing records, traces or compiles what is done with them."""
-    recorded = x.requires_grad and torch.is_grad_enabled()
-    return type(x) is Tensor and x.device.type == "cpu" and not (recorded or torch.compiler.is_compiling())
+    if type(x) is not Tensor or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if x.requires_grad and torch.is_grad_enabled():
+        return False
+    return unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
 
 
 def bits(condition: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,9 @@
 """The kernels as they are compiled for a GPU; Triton's interpreter holds what they compute to the spec."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from tests.campaigns import ROOT
 from torch_impl.kernels import gae
 
 HOPPER = GPUTarget("cuda", 90, 32)
@@ -44,6 +47,28 @@ def test_rows_of_returns_keep_to_registers(
     signature = {name: signature.get(name, "constexpr") for name in names}
     compiled = triton.compile(ASTSource(gae._rows, signature, constants), target=HOPPER)
     assert _stack(compiled.asm["cubin"], tmp_path) == [0]
+
+
+INTERPRETED = """
+import torch
+from torch_impl.gae import gae
+from torch_impl.kernels.gae import lambda_returns as kernel
+
+mask, narrow = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bfloat16)
+for values, last in ((1 + 2.0**-10, 1.0), (0.0, torch.inf)):
+    given = narrow, torch.full((1, 2), values), mask, torch.full((1,), last)
+    options = {"gamma": 1.0, "lam": 0.5, "masked": "skip"}
+    print(kernel(*given, **options, advantages=True).tolist(), gae(*given, **options).tolist(), sep=";")
+"""
+
+
+def test_values_wider_than_rewards_and_an_endless_one_behind_the_end() -> None:
+    """1 + 2⁻¹⁰ is 1 in bfloat16, and what is left of it is not; ∞ times 0 is NaN. By the interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", INTERPRETED]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    lines = [line.split(";") for line in done.stdout.splitlines()]
+    assert lines == [[f"[[{-(2.0**-11)}, {-(2.0**-10)}]]"] * 2, ["[[inf, inf]]"] * 2]
 
 
 def _stack(binary: Any, folder: Path) -> list[int]:

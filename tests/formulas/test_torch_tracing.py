@@ -6,30 +6,34 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from conformance.adapters import torch_impl
 from conformance.callables import BINDINGS
 from conformance.cases import ordinary
 from conformance.operations import OPERATIONS
+from reference.numbers.formats import FORMATS
 from tests.formulas.recording import Recorder
 
+Operation = Callable[..., Any]
+ROUNDOFF = FORMATS["float64"].unit_roundoff
 OF_TENSORS = [name for name, operation in OPERATIONS.items() if operation.arguments and name not in BINDINGS]
 
 
-def call(name: str, device: str) -> tuple[Callable[..., Any], list[Any], list[Tensor]]:
+def call(
+    name: str, device: str, dtype: torch.dtype = torch.float32
+) -> tuple[Operation, list[Any], list[Tensor]]:
     """An ordinary call: the operation with its options, its arguments, and those that have a gradient."""
     case = ordinary(name, "float32", {})
-    given = [None if x is None else torch.from_numpy(x) for x in case.arguments.values()]
-    floats = [x is not None and x.is_floating_point() for x in given]
-    found: list[Any] = [x.float() if real else x for x, real in zip(given, floats, strict=True)]  # type: ignore[union-attr]
-    found = [None if x is None else x.to(device) for x in found]
+    given = [None if x is None else torch.from_numpy(x).to(device) for x in case.arguments.values()]
+    found: list[Any] = [x.to(dtype) if x is not None and x.is_floating_point() else x for x in given]
     names = list(case.arguments)
     leaves = [found[names.index(one)].requires_grad_() for one in OPERATIONS[name].differentiable]
     operation = getattr(torch_impl, name)
     return lambda *arrays: operation(*arrays, **case.options), found, leaves
 
 
-def answers(operation: Callable[..., Any], arguments: list[Any], leaves: list[Tensor]) -> list[Tensor]:
+def answers(operation: Operation, arguments: list[Any], leaves: list[Tensor]) -> list[Tensor]:
     """The results, and the gradients of their sum."""
     found = operation(*arguments)
     results = list(found.values()) if isinstance(found, dict) else [found]
@@ -55,4 +59,38 @@ def test_it_is_one_graph(name: str) -> None:
     compiled = torch.compile(operation, backend="aot_eager", fullgraph=True)
     expected = answers(operation, arguments, leaves)
     for one, other in zip(answers(compiled, arguments, leaves), expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
+        assert torch.equal(one, other)
+
+
+WRITTEN_BACKWARD = (
+    "token_logprobs", "token_entropy", "policy_loss", "kl_penalty_loss", "value_loss", "grpo_loss",
+)  # fmt: skip
+"""The operations that say that they have no forward mode."""
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
+)  # forward mode's own
+@pytest.mark.parametrize(
+    "name", [x for x in OF_TENSORS if not OPERATIONS[x].constant and not OPERATIONS[x].keys]
+)
+def test_forward_mode_is_backward_mode_or_refuses(name: str) -> None:
+    """No tangent is lost on the way: both modes say how the first argument moves the result."""
+    operation, [first, *others], _ = call(name, "cpu", torch.float64)
+    others = [x.detach() if isinstance(x, Tensor) else x for x in others]
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(first.shape, dtype=first.dtype, generator=generator)
+    leaf = first.detach().requires_grad_()
+    recorded = operation(leaf, *others)
+    upstream = torch.randn(recorded.shape, dtype=first.dtype, generator=generator)
+    terms = torch.autograd.grad(recorded, leaf, upstream)[0] * direction
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(first.detach(), direction)  # type: ignore[no-untyped-call]
+        if name in WRITTEN_BACKWARD:
+            with pytest.raises(NotImplementedError, match="jvp"):
+                operation(dual, *others)
+            return
+        tangent = forward_ad.unpack_dual(operation(dual, *others)).tangent  # type: ignore[no-untyped-call]
+    assert tangent is not None
+    error = abs((upstream * tangent).sum() - terms.sum())
+    assert error <= 100 * ROUNDOFF * terms.abs().sum()  # no operation does more than 100 things to a number

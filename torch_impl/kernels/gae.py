@@ -62,9 +62,8 @@ def _rows(
         found = returns - own if ADVANTAGES else returns
         tl.store(result + start + at, tl.where(active, found, 0.0).to(result.dtype.element_ty), mask=inside)
         first = places == 0
-        v_next = tl.sum(tl.where(first, a * v + b, 0.0), axis=0)
+        v = tl.sum(tl.where(first, tl.where(a != 0.0, v, b), 0.0), axis=0)  # a v + b, and not 0 · ∞
         g = tl.sum(tl.where(first, returns, 0.0), axis=0)
-        v = v_next
 
 
 def lambda_returns(
@@ -84,10 +83,11 @@ def lambda_returns(
     rows, width = rewards.shape
     if result.numel() == 0:
         return result
-    wide = tl.float64 if rewards.dtype == torch.float64 else tl.float32
+    dtypes = {wide_dtype(x.dtype) for x in (rewards, values, last)}
+    dtype, wide = (torch.float64, tl.float64) if torch.float64 in dtypes else (torch.float32, tl.float32)
     tile = min(TILE, triton.next_power_of_2(width))
     # As an array, because a number that is passed to a kernel is made float32.
-    factors = torch.full((2,), gamma * (1 - lam), dtype=wide_dtype(rewards.dtype), device=rewards.device)
+    factors = torch.full((2,), gamma * (1 - lam), dtype=dtype, device=rewards.device)
     factors[1:].fill_(gamma * lam)
     _rows[(rows,)](
         rewards, values, mask, last, factors, result, width,
