@@ -68,29 +68,38 @@ def trials(
     record: Record | None = None,
 ) -> Iterator[Trial]:
     """Run all of them, so many processes at a time; none is started after a moment of the monotonic clock."""
-    record = record or Record(None)
-    wanted = [(dtype, seed) for seed in seeds for dtype in ALL if dtype in dtypes]
+    record, missing = record or Record(None), {}
+    for dtype, seed in [(dtype, seed) for seed in seeds for dtype in ALL if dtype in dtypes]:
+        keys = {style: _key(style, dtype, profile, seed) for style in styles if dtype in style.dtypes}
+        for style, key in keys.items():
+            if known := record.get(key):
+                yield Trial(style, dtype, seed, known[0], tuple(known[1]))
+        if left := {style: key for style, key in keys.items() if not record.get(key)}:
+            missing[dtype, seed] = left
+    yield from _run(missing, profile, processes, until, record)
+
+
+def _run(
+    missing: dict[tuple[str, int], dict[Style, str]],
+    profile: str,
+    processes: int,
+    until: float,
+    record: Record,
+) -> Iterator[Trial]:
+    """Run the styles that are missing of each dtype and seed, side by side, and record them by their keys."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.harness.warm"])
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare) as pool:
         runs = {}
-        for dtype, seed in wanted:
-            missing = []
-            for style in [style for style in styles if dtype in style.dtypes]:
-                if known := record.get(_key(style, dtype, profile, seed)):
-                    yield Trial(style, dtype, seed, known[0], tuple(known[1]))
-                else:
-                    missing.append(style)
-            if missing:
-                names = tuple(style.module for style in missing)
-                runs[pool.submit(_in_time, until, names, dtype, profile, seed)] = missing, dtype, seed
+        for (dtype, seed), keys in missing.items():
+            names = tuple(style.module for style in keys)
+            runs[pool.submit(_in_time, until, names, dtype, profile, seed)] = dtype, seed
         try:
             for run in as_completed(runs):
-                missing, dtype, seed = runs[run]
-                found = run.result() or {}
-                for style in [style for style in missing if style.module in found]:
+                (dtype, seed), found = runs[run], run.result() or {}
+                for style, key in missing[dtype, seed].items() if found else ():
                     count, alarms = found[style.module]
-                    record.put(_key(style, dtype, profile, seed), (count, alarms))
+                    record.put(key, (count, alarms))
                     yield Trial(style, dtype, seed, count, tuple(alarms))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
