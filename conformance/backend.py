@@ -73,7 +73,7 @@ class Process:
     def __init__(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self.popen = launch(self.errors)
-        self.replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def ask(self, method: str, limit: float, **arguments: Any) -> dict[str, Any] | None:

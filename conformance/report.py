@@ -6,13 +6,14 @@ import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from conformance.known import Known
 from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
+
+if TYPE_CHECKING:
+    import pandas as pd  # at run time only where tables are made, which is not in every process
 
 SCHEMA_VERSION = 1
 CONTRACT = "contract"
@@ -95,12 +96,14 @@ class Verdict:
             found.append(f"the known failure {known.pattern!r} {what}: remove it, or set it right")
         return found
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "pd.DataFrame":
         """One line for each operation, dtype and clause that was asked for."""
+        import pandas as pd
+
         lines = [{**asdict(r), "clause": slug} for r in self.results for slug in r.clauses]
         return pd.DataFrame(lines, columns=["clause", *Result.__dataclass_fields__])
 
-    def by_clause(self) -> list[pd.DataFrame]:
+    def by_clause(self) -> "list[pd.DataFrame]":
         """Clause × operation, a table a chapter, then operation × clause of the contract.
 
         A cell is pass, FAIL, limited or not run; blank where nothing was asked.
@@ -116,13 +119,15 @@ class Verdict:
         of_every_operation = self._matrix(contract).T.rename_axis("operation")
         return [*tables, of_every_operation.rename(columns=lambda slug: slug.removeprefix(f"{CONTRACT}."))]
 
-    def _matrix(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _matrix(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype"]].apply(_dtypes)
         table = cells.unstack(fill_value="").astype(str)
         return table[[name for name in self.provided if name in table.columns]].rename_axis(columns=None)
 
-    def by_operation(self) -> pd.DataFrame:
+    def by_operation(self) -> "pd.DataFrame":
         """Operation × dtype: tests by outcome, inputs executed of expected, worst distance, grade."""
+        import pandas as pd
+
         results = pd.DataFrame([asdict(r) for r in self.results if r.outcome != "not provided"])
         if results.empty:
             return results
@@ -174,7 +179,7 @@ class Verdict:
         (folder / "verdict.json").write_text(json.dumps(self._as_json(), indent=1, default=str) + "\n")
         (folder / "verdict.md").write_text(self._as_markdown())
 
-    def _line(self, group: pd.DataFrame) -> dict[str, Any]:
+    def _line(self, group: "pd.DataFrame") -> dict[str, Any]:
         counts = group.outcome.value_counts()
         return {
             "operation": group.operation.iloc[0],
@@ -226,7 +231,7 @@ worst distance: from the middle of the permitted interval, in half widths; above
 grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is"""
 
 
-def _dtypes(group: pd.DataFrame) -> str:
+def _dtypes(group: "pd.DataFrame") -> str:
     """One word for a clause of an operation, and the dtypes it holds for when it is not all of them."""
     word = _cell(group["outcome"])
     outcome = {"FAIL": "failed", "pass": "passed", "known": KNOWN}.get(word, word)
@@ -242,7 +247,7 @@ def _cell(outcomes: "pd.Series[str]") -> str:
     return str(outcomes.iloc[0])
 
 
-def _text(table: pd.DataFrame) -> str:
+def _text(table: "pd.DataFrame") -> str:
     return "" if table.empty else table.to_string()
 
 

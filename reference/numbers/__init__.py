@@ -15,14 +15,14 @@ float64                   float64                     to compute
 The number system is that of the arguments: the functions below look at the element type, nowhere else.
 """
 
+import sys
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sympy
 
-from reference.numbers import balls, dyadics, floats, symbols
+from reference.numbers import balls, dyadics, floats
 
 Array = npt.NDArray[np.float64]
 """A float64 array; at run time also an object array of balls, dyadic rationals or SymPy expressions."""
@@ -48,7 +48,9 @@ def system_of(*operands: Any) -> ModuleType:
             return balls
         if isinstance(element, dyadics.Dyadic):
             return dyadics
-        if isinstance(element, sympy.Basic):
+        if "sympy" in sys.modules and isinstance(element, sys.modules["sympy"].Basic):
+            from reference.numbers import symbols  # it imports SymPy, which only symbols need
+
             return symbols
     return floats
 

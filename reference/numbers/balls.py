@@ -80,7 +80,9 @@ class Ball:
         endless = not value.is_finite() and _is_infinity(value)
         if rounding is None or endless or value.is_zero():
             return Ball(value, rounding)
-        relative = rounding.elementary * calls + rounding.relative * steps
+        relative = rounding.elementary if calls == 1 else rounding.elementary * calls
+        if steps:
+            relative += rounding.relative * steps
         return Ball(value + (value.abs_upper() * relative + rounding.absolute), rounding)
 
     def __add__(self, other: Any) -> "Ball":
@@ -295,9 +297,11 @@ def _exact(like: Ball, value: arb) -> Ball:
 
 
 def _operands(x: Any, y: Any) -> tuple[Ball, arb, arb]:
-    if not isinstance(x, Ball) and not isinstance(y, Ball):
+    if type(x) is Ball:
+        return x, x.value, y.value if type(y) is Ball else _interval(y)
+    if not isinstance(y, Ball):
         raise TypeError(f"one of the two has to be a ball, got {type(x).__name__} and {type(y).__name__}")
-    return x if isinstance(x, Ball) else y, _interval(x), _interval(y)
+    return y, _interval(x), y.value
 
 
 def _interval(x: Any) -> arb:
