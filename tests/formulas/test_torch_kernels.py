@@ -26,49 +26,83 @@ HOPPER = GPUTarget("cuda", 90, 32)
 WIDE = {"fp64": tl.float64, "fp32": tl.float32, "bf16": tl.float32, "fp16": tl.float32}
 
 
+SHAPES = {
+    "long rows of returns": (gae._rows, {"ADVANTAGES": False, "SEGMENTS": 1}, gae.COLUMNS),
+    "long rows of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 1}, gae.COLUMNS),
+    "short rows of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 1}, 64),
+    "segments of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 128}, gae.COLUMNS),
+    "maps of segments": (gae._maps, {}, gae.COLUMNS),
+}
+
+
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("advantages", [True, False])
-@pytest.mark.parametrize("holes_are_steps", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", WIDE)
-def test_rows_of_returns_keep_to_registers(
-    dtype: str, holes_are_steps: bool, advantages: bool, tmp_path: Path
-) -> None:
+def test_kernels_keep_to_registers(dtype: str, shape: str, tmp_path: Path) -> None:
     """Compiled ahead of time, where no GPU is, for compute capability 9.0: no stack in local memory."""
-    factors = "fp64" if dtype == "fp64" else "fp32"
-    pointers = dict.fromkeys(("rewards", "values", "last", "result"), f"*{dtype}")
-    signature = {**pointers, "mask": "*i1", "factors": f"*{factors}", "width": "i32"}
-    constants = {
-        "ADVANTAGES": advantages,
-        "HOLES_ARE_STEPS": holes_are_steps,
-        "WIDE": WIDE[dtype],
-        "TILE": gae.TILE,
-    }
-    names = gae._rows.arg_names
-    signature = {name: signature.get(name, "constexpr") for name in names}
-    compiled = triton.compile(ASTSource(gae._rows, signature, constants), target=HOPPER)
+    kernel, options, columns = SHAPES[shape]
+    wide = "fp64" if dtype == "fp64" else "fp32"
+    tokens = gae.BYTES // (8 if dtype == "fp64" else 4)
+    tile = min(columns, tokens)
+    signature = dict.fromkeys(("rewards", "values", "last", "result"), f"*{dtype}")
+    signature |= dict.fromkeys(("factors", "maps"), f"*{wide}")
+    signature |= dict.fromkeys(("rows", "width", "span"), "i32") | {"mask": "*i1", "ends": "*i32"}
+    signature = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
+    constants = {**options, "WIDE": WIDE[dtype], "TILE": tile, "ROWS": tokens // tile}
+    compiled = triton.compile(ASTSource(kernel, signature, constants), target=HOPPER)
     assert _stack(compiled.asm["cubin"], tmp_path) == [0]
 
 
 INTERPRETED = """
+import itertools
 import torch
 from torch_impl.gae import gae
-from torch_impl.kernels.gae import lambda_returns as kernel
+from torch_impl.kernels import gae as kernels
+
+def both(rewards, values, mask, last, **options):
+    given = rewards, values, mask, last
+    return kernels.lambda_returns(*given, **options, advantages=True), gae(*given, **options)
 
 mask, narrow = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bfloat16)
 for values, last in ((1 + 2.0**-10, 1.0), (0.0, torch.inf)):
     given = narrow, torch.full((1, 2), values), mask, torch.full((1,), last)
-    options = {"gamma": 1.0, "lam": 0.5, "masked": "skip"}
-    print(kernel(*given, **options, advantages=True).tolist(), gae(*given, **options).tolist(), sep=";")
+    print(*(found.tolist() for found in both(*given, gamma=1.0, lam=0.5, masked="skip")), sep=";")
+
+kernels.COLUMNS, kernels.BYTES = 4, 64
+generator = torch.Generator().manual_seed(0)
+for kernels.PROGRAMS, width, masked in itertools.product((1, 5, 99), (1, 3, 37), ("skip", "zero")):
+    mask = torch.rand(5, width, generator=generator) < 0.6
+    rewards, values = torch.randn(2, 5, width, dtype=torch.float64, generator=generator)
+    last = torch.randn(5, dtype=torch.float64, generator=generator)
+    kernel, plain = both(rewards, values, mask, last, gamma=0.9, lam=0.8, masked=masked)
+    print(torch.allclose(kernel, plain, rtol=2.0**-46, atol=2.0**-46))
 """
 
 
-def test_values_wider_than_rewards_and_an_endless_one_behind_the_end() -> None:
-    """1 + 2⁻¹⁰ is 1 in bfloat16, and what is left of it is not; ∞ times 0 is NaN. By the interpreter."""
+def test_what_kernels_compute_beside_the_same_in_plain_pytorch() -> None:
+    """By the interpreter: dtypes that differ, an endless bootstrap value, rows in segments of tiles.
+
+    1 + 2⁻¹⁰ is 1 in bfloat16, and what is left of it is not; ∞ times 0 is NaN. 2⁻⁴⁶ is a roundoff of float64
+    for each of the operations that a row of 37 tokens takes.
+    """
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "ignore", "-c", INTERPRETED]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    lines = [line.split(";") for line in done.stdout.splitlines()]
-    assert lines == [[f"[[{-(2.0**-11)}, {-(2.0**-10)}]]"] * 2, ["[[inf, inf]]"] * 2]
+    narrow, endless, *segments = done.stdout.splitlines()
+    assert narrow.split(";") == [f"[[{-(2.0**-11)}, {-(2.0**-10)}]]"] * 2
+    assert endless.split(";") == ["[[inf, inf]]"] * 2
+    assert segments == ["True"] * 18
+
+
+@pytest.mark.parametrize(
+    ("programs", "tiles", "multiprocessors", "count"),
+    [(1, 128, 132, 128), (16, 128, 132, 66), (1056, 128, 132, 1), (4096, 1, 132, 1), (1, 1, 132, 1)],
+)
+def test_few_long_rows_are_cut_into_segments(
+    programs: int, tiles: int, multiprocessors: int, count: int
+) -> None:
+    """As many as give each multiprocessor its share of programs, and no more than tiles."""
+    assert gae.segments(programs, tiles, multiprocessors) == count
 
 
 def _stack(binary: Any, folder: Path) -> list[int]:

@@ -13,7 +13,7 @@ from torch_impl.kernels import gae as kernels
 
 array_library = "torch"
 name = f"Triton interpreted (triton {triton.__version__})"
-kernels.TILE = 8
+kernels.COLUMNS, kernels.BYTES = 8, 128
 
 gae = partial(kernels.lambda_returns, masked="skip", advantages=True)
 lambda_returns = partial(kernels.lambda_returns, masked="skip", advantages=False)
