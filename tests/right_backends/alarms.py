@@ -2,33 +2,30 @@
 
 A right backend follows the spec in a style of its own: loops, other associations, another library, a wider
 dtype inside. Each is run in each dtype that its style can serve, with each seed; a test that fails is a
-false alarm. All of one dtype and seed are run side by side (`tests.right_backends.together`). Seeds come one
+false alarm. All of one dtype and seed are run side by side (`tests.harness.together`). Seeds come one
 after the other: what is stopped early, by the clock or by hand, has run the first of them and tells of these.
 """
 
 import argparse
 import ast
 import math
-import multiprocessing
 import os
 import shlex
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from conformance.backend import Backend
 from tests.campaigns import ROOT, Record, digest, page
-from tests.right_backends import together
+from tests.harness import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
@@ -52,9 +49,12 @@ def side_by_side(names: tuple[str, ...], dtype: str, profile: str, seed: int) ->
     """Run the suite on some styles: of each, how many tests judged it, and which it failed."""
     backends = {name: _backend(name) for name in names}
     found: Found = {name: (0, []) for name in names}
-    for name, test, failed in together.verdicts(backends, dtype, profile, seed):
-        count, alarms = found[name]
-        found[name] = count + 1, alarms + ([f"{test}: {failed}"] if failed else [])
+    for verdict in together.verdicts(backends, dtype, profile, seed):
+        count, alarms = found[verdict.backend]
+        found[verdict.backend] = (
+            count + 1,
+            alarms + ([f"{verdict.test}: {verdict.story}"] if verdict.failure else []),
+        )
     return found
 
 
@@ -87,36 +87,21 @@ def _run(
     record: Record,
 ) -> Iterator[Trial]:
     """Run the styles that are missing of each dtype and seed, side by side, and record them by their keys."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.harness.warm"])
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare) as pool:
+    with together.pool(processes) as pool:
         runs = {}
         for (dtype, seed), keys in missing.items():
             names = tuple(style.module for style in keys)
             runs[pool.submit(_in_time, until, names, dtype, profile, seed)] = dtype, seed
-        try:
-            for run in as_completed(runs):
-                (dtype, seed), found = runs[run], run.result() or {}
-                for style, key in missing[dtype, seed].items() if found else ():
-                    count, alarms = found[style.module]
-                    record.put(key, (count, alarms))
-                    yield Trial(style, dtype, seed, count, tuple(alarms))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+        for run in as_completed(runs):
+            (dtype, seed), found = runs[run], run.result() or {}
+            for style, key in missing[dtype, seed].items() if found else ():
+                count, alarms = found[style.module]
+                record.put(key, (count, alarms))
+                yield Trial(style, dtype, seed, count, tuple(alarms))
 
 
 def _in_time(until: float, *run: Any) -> Found | None:
     return side_by_side(*run) if time.monotonic() < until else None
-
-
-def prepare() -> None:
-    """Make a process ready to run styles side by side; what a backend warns of is its own affair."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    together.prepare()
 
 
 @cache

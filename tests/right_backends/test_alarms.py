@@ -1,17 +1,13 @@
-"""Side by side, backends get the verdict of the suite; a campaign that is stopped tells what it has done."""
+"""A campaign that is stopped tells what it has done."""
 
 import math
-import multiprocessing
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.campaigns import Record
-from tests.harness.suite import run_suite
-from tests.right_backends import alarms, together
+from tests.right_backends import alarms
 from tests.right_backends.styles import STYLES, Style
-from tests.wrong_backends.edits import Edit, source
-from tests.wrong_backends.table import EDITS
 
 TWO = STYLES[:2]
 DTYPES = ["float64", "float32"]
@@ -38,24 +34,6 @@ def test_what_was_found_is_not_looked_for_again(tmp_path: Path) -> None:
 
 def test_none_is_started_late() -> None:
     assert run(range(1), None, until=time.monotonic() - 1.0) == []
-
-
-def test_the_verdict_is_the_suites(tmp_path: Path) -> None:
-    """A wrong backend fails the same tests side by side with a right one, and that one none."""
-    edit = next(edit for edit in EDITS if edit.operation == "n_step_advantages")
-    wrong = tmp_path / "wrong.py"
-    wrong.write_text(source(edit), encoding="utf-8")
-    with multiprocessing.get_context("forkserver").Pool(1, initializer=alarms.prepare) as pool:
-        failed = pool.apply(failures, (str(wrong), edit))
-    alone = run_suite("--backend", wrong, "--dtype", edit.dtype, "--profile", "quick", shrink=False)
-    assert failed == {"torch_impl": [], str(wrong): sorted(result["test"] for result in alone.failed)}
-    assert failed[str(wrong)]
-
-
-def failures(wrong: str, edit: Edit) -> dict[str, list[str]]:
-    backends = {name: together.Here(name) for name in ("torch_impl", wrong)}
-    found = list(together.verdicts(backends, edit.dtype, "quick", 0, [edit.operation]))
-    return {name: sorted(test for who, test, failed in found if failed and who == name) for name in backends}
 
 
 def test_stopped_by_hand() -> None:

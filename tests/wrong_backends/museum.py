@@ -1,28 +1,27 @@
 """Hold the suite against every wrong backend: `python -m tests.wrong_backends.museum --help`.
 
-Each wrong backend is run with each seed at the default profile. It is caught when a test of a clause that
-its entry names fails, in the operation that is wrong. With the first seed every test is run, so that the
-table of clauses tells which of them see which mistakes; with the others the tests that failed then are run
-until one fails again, and every test when none does.
+Each wrong backend is run with each seed at the default profile, beside the right ones that those of its
+operation were made from (`tests.harness.together`). It is caught when a test of a clause that its entry names
+fails, in the operation that is wrong. The table of clauses tells which of them see which mistakes.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from conformance.operations import CHAPTERS
+from conformance.operations import CHAPTERS, OPERATIONS
 from spec.registry import current
 from tests.campaigns import ROOT, Record, digest, page
-from tests.harness.suite import run_suite
-from tests.wrong_backends.edits import Edit, source
+from tests.harness import together
+from tests.wrong_backends.edits import RIGHT_BACKENDS, Edit, source
 from tests.wrong_backends.table import EDITS
 from tests.wrong_backends.threads import NOT_EXPRESSIBLE
 
@@ -42,45 +41,73 @@ class Trial:
     caught: bool
 
 
-def trial(edit: Edit, seed: int, *options: str, tests: Sequence[str] = ("conformance/",)) -> Trial:
-    """Run the suite, or some tests of it, on a wrong backend."""
+class Accused(Exception):
+    """A right backend fails a test: what the wrong ones fail says nothing then."""
+
+
+def side_by_side(edits: tuple[Edit, ...], seed: int, profile: str = "default") -> list[Trial]:
+    """Run the suite on wrong backends of one operation in one dtype."""
+    failed: dict[str, list[together.Verdict]] = {}
+    [(operation, dtype)] = {(edit.operation, edit.dtype) for edit in edits}
     with TemporaryDirectory() as folder:
-        backend = Path(folder) / "wrong.py"
-        backend.write_text(source(edit), encoding="utf-8")
-        words = ("--backend", backend, "--dtype", edit.dtype, "--seed", seed, *options)
-        outcome = run_suite(*words, shrink=False, tests=tests)
-    failed = [result for result in outcome.failed if result["operation"] == edit.operation]
-    clauses = frozenset(slug for result in failed for slug in result["clauses"])
-    seen = outcome.status == 1 and any(slug.startswith(edit.clause) for slug in clauses)
-    return Trial(edit, seed, tuple(result["test"] for result in failed), clauses, seen)
+        bases = {edit.base: str(RIGHT_BACKENDS / f"{edit.base}.py") for edit in edits}
+        wrong = {edit.name: _written(edit, Path(folder) / f"wrong_{n}.py") for n, edit in enumerate(edits)}
+        backends = {name: together.Here(file) for name, file in (bases | wrong).items()}
+        for verdict in together.verdicts(backends, dtype, profile, seed, [operation]):
+            if verdict.failure:
+                failed.setdefault(verdict.backend, []).append(verdict)
+    if accused := failed.keys() & bases.keys():
+        raise Accused(f"{operation} of {', '.join(sorted(accused))}, seed {seed}: {failed[accused.pop()]}")
+    return [_trial(edit, seed, failed.get(edit.name, [])) for edit in edits]
 
 
-def trials(edits: tuple[Edit, ...], seeds: int, processes: int, record: Record) -> list[Trial]:
-    """Run all of them, so many at a time, one seed after the other, less what is on record."""
-    code = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
-    done: list[Trial] = []
-    with ThreadPoolExecutor(processes) as pool:
-        for seed in range(seeds):
-            firsts = done[: len(edits)] if seed else [None] * len(edits)
-            done += pool.map(partial(_recorded, record, code, seed), edits, firsts)
-    return done
+def _written(edit: Edit, file: Path) -> str:
+    file.write_text(source(edit), encoding="utf-8")
+    return str(file)
 
 
-def _recorded(record: Record, code: str, seed: int, edit: Edit, first: Trial | None) -> Trial:
-    key = digest(code, edit.operation, edit.name, edit.clause, edit.dtype, str(seed), source(edit))
-    if (found := record.get(key)) is None:
-        one = _again(first, seed) if first is not None else trial(edit, seed)
-        found = [one.tests, sorted(one.clauses), one.caught]
-        record.put(key, found)
-    tests, clauses, caught = found
+def _trial(edit: Edit, seed: int, failed: list[together.Verdict]) -> Trial:
+    clauses = frozenset(slug for verdict in failed for slug in verdict.clauses)
+    seen = any(slug.startswith(edit.clause) for slug in clauses)
+    return Trial(edit, seed, tuple(verdict.test for verdict in failed), clauses, seen)
+
+
+def trials(edits: Iterable[Edit], seeds: int, processes: int, record: Record) -> list[Trial]:
+    """Run all of them, so many processes at a time, one seed after the other, less what is on record."""
+    keys = {(edit, seed): _key(edit, seed) for seed in range(seeds) for edit in edits}
+    done = [_recalled(*one, record) for one, key in keys.items() if record.get(key)]
+    missing = [one for one, key in keys.items() if not record.get(key)]
+    with together.pool(processes) as pool:
+        runs = [pool.submit(side_by_side, some, seed) for some, seed in _groups(missing)]
+        for run in as_completed(runs):
+            for one in run.result():
+                record.put(keys[one.edit, one.seed], [one.tests, sorted(one.clauses), one.caught])
+                done.append(one)
+    order = {one: n for n, one in enumerate(keys)}
+    return sorted(done, key=lambda one: order[one.edit, one.seed])
+
+
+JUDGES = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
+
+
+def _key(edit: Edit, seed: int) -> str:
+    return digest(JUDGES, edit.operation, edit.name, edit.clause, edit.dtype, str(seed), source(edit))
+
+
+def _recalled(edit: Edit, seed: int, record: Record) -> Trial:
+    tests, clauses, caught = record.get(_key(edit, seed))
     return Trial(edit, seed, tuple(tests), frozenset(clauses), caught)
 
 
-def _again(first: Trial, seed: int) -> Trial:
-    """Run the tests that failed with the first seed until one fails, and every test when none does."""
-    if first.caught and (again := trial(first.edit, seed, "-x", tests=first.tests)).caught:
-        return again
-    return trial(first.edit, seed)
+def _groups(missing: list[tuple[Edit, int]]) -> Iterator[tuple[tuple[Edit, ...], int]]:
+    """Those of one seed, operation and dtype together."""
+
+    def together(one: tuple[Edit, int]) -> tuple[int, int, str]:
+        edit, seed = one
+        return seed, list(OPERATIONS).index(edit.operation), edit.dtype
+
+    for (seed, *_), some in groupby(sorted(missing, key=together), together):
+        yield tuple(edit for edit, _ in some), seed
 
 
 def by_chapter(done: list[Trial]) -> pd.DataFrame:

@@ -6,15 +6,20 @@ What only tells how good an answer is (the grade) is left out.
 """
 
 import inspect
+import multiprocessing
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import Phase, settings
 
 import conformance
@@ -22,12 +27,12 @@ from conformance import backend as served
 from conformance import oracle, worker
 from conformance.backend import Backend, OutOfService
 from conformance.cases import Case
+from conformance.conftest import ORDER, SMOKE
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted
 from conformance.run import NonConformance, Run
 
 FOLDER = Path(conformance.__path__[0])
-SMOKE = "test_smoke"
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,39 @@ class Test:
     name: str
     check: Callable[[Run], None]
     operations: tuple[str, ...]
+    clauses: tuple[str, ...]
+    is_smoke: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one test of one operation in one dtype says of one of the backends."""
+
+    backend: str
+    test: str
+    """By its id, as pytest has it."""
+    clauses: tuple[str, ...]
+    failure: BaseException | None
+
+    @property
+    def story(self) -> str:
+        """What failed; "" if nothing did."""
+        if isinstance(self.failure, NonConformance):
+            return "\n".join(self.failure.tell())
+        return str(self.failure or "")
 
 
 def tests() -> list[Test]:
-    """All that `pytest conformance/` runs, smoke checks first."""
+    """All that `pytest conformance/` runs, in its order."""
     found = []
-    for path in sorted(FOLDER.glob("test_*.py"), key=lambda path: (path.stem != SMOKE, path.stem)):
+    for path in sorted(FOLDER.glob("test_*.py"), key=lambda path: (ORDER.get(path.name, 1), path.name)):
         module = import_module(f"conformance.{path.stem}")
         for name, function in vars(module).items():
             if name.startswith("test_") and "run" in inspect.signature(function).parameters:
                 marks = {mark.name: mark.args for mark in getattr(function, "pytestmark", ())}
                 names = marks.get("operations", tuple(OPERATIONS))
-                found.append(Test(f"conformance/{path.name}::{name}", function, names))
+                identity = f"conformance/{path.name}::{name}"
+                found.append(Test(identity, function, names, marks["clauses"], path.name == SMOKE))
     return found
 
 
@@ -86,8 +112,12 @@ class Memory:
 MEMORY = Memory()
 
 
+@dataclass
 class Shared(Run):
     """One test of one operation in one dtype, of a backend among others."""
+
+    draws: int = 0
+    """How often it has drawn."""
 
     def judge(
         self,
@@ -107,7 +137,8 @@ class Shared(Run):
 
     def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None], count: int) -> None:
         limits = self.backend.limits(self.operation)
-        key = region, count, pickle.dumps(limits)
+        self.draws += 1
+        key = self.draws, region, count, pickle.dumps(limits)
         if key in MEMORY.drawn:
             for case in MEMORY.drawn[key]:
                 self.count(check, case)
@@ -154,8 +185,28 @@ def _copied(x: Any) -> Any:
     return x.copy() if isinstance(x, np.ndarray) else x
 
 
+@contextmanager
+def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes in which backends can be put side by side; left early, this ends what they are at."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.harness.warm"])
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
 def prepare() -> None:
-    """Let this process find out what is permitted once for each case; failures are not made smaller."""
+    """Let this process find out what is permitted once for each case; failures are not made smaller.
+
+    What a backend warns of is its own affair.
+    """
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     for name in ("permitted", "permitted_gradients"):
         original = getattr(oracle, name)
         _everywhere(name, original, MEMORY.once(original))
@@ -172,30 +223,30 @@ def _everywhere(name: str, original: Any, replacement: Any) -> None:
 
 def verdicts(
     backends: Mapping[str, Backend], dtype: str, profile: str, seed: int, only: Iterable[str] = OPERATIONS
-) -> Iterator[tuple[str, str, str]]:
-    """Run the suite: for each test of each backend its name, the test, and what failed, "" if nothing did.
+) -> Iterator[Verdict]:
+    """Run the suite, each of its tests on one backend after the other.
 
-    Tests in which a backend declined every call are left out.
+    Tests in which a backend declined every call are left out, and all others of an operation whose smoke test
+    failed, as the suite does.
     """
     for operation in only:
+        asked = {name: backend for name, backend in backends.items() if operation in backend.provided}
         for test in [test for test in tests() if operation in test.operations]:
             MEMORY.forget()
-            for name, backend in backends.items():
-                if operation not in backend.provided:
-                    continue
+            for name, backend in list(asked.items()):
                 identity = f"{test.name}[{operation}-{dtype}]"
                 run = Shared(backend, operation, dtype, profile, seed, identity)
-                failed = _failure(test, run)
-                if failed or run.tally.executed:
-                    yield name, identity, failed
+                failure = _failure(test, run)
+                if failure and (test.is_smoke or operation in backend.out_of_service):
+                    del asked[name]
+                if failure or run.tally.executed:
+                    yield Verdict(name, identity, test.clauses, failure)
 
 
-def _failure(test: Test, run: Run) -> str:
+def _failure(test: Test, run: Run) -> BaseException | None:
     try:
         test.check(run)
-    except NonConformance as error:
-        return "\n".join(error.tell())
-    except OutOfService as error:
-        return str(error)
+    except (NonConformance, OutOfService) as error:
+        return error
     undecided = not run.tally.executed and not run.tally.limited and not run.tally.unclear
-    return "nothing was decided" if undecided else ""
+    return AssertionError("nothing was decided") if undecided else None

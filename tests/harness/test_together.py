@@ -1,0 +1,45 @@
+"""Side by side, backends get the verdict that the suite gives each of them alone."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness import together
+from tests.harness.suite import run_suite
+from tests.wrong_backends.edits import Edit, source
+from tests.wrong_backends.museum import Accused, Trial, side_by_side
+from tests.wrong_backends.table import EDITS
+
+SOME = {
+    "n_step_advantages": "written into the values",  # the smoke test fails, and no other is run
+    "adaptive_kl_coef": "never raised",  # the second of the draws of one region shows it
+    "kl_estimate": "half the gradient of k2",
+    "lambda_returns": "remembered by all but the values",  # what it was asked before matters
+}
+
+
+def apart(edit: Edit) -> Trial:
+    """Side by side, in a process of its own."""
+    with together.pool(1) as pool:
+        [trial] = pool.submit(side_by_side, (edit,), 3, "quick").result()
+    return trial
+
+
+@pytest.mark.parametrize("edit", [edit for edit in EDITS if SOME.get(edit.operation) == edit.name])
+def test_the_verdict_is_the_suites(edit: Edit, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(source(edit), encoding="utf-8")
+    words = ("--backend", wrong, "--dtype", edit.dtype, "--profile", "quick", "--seed", 3)
+    alone = [result["test"] for result in run_suite(*words, shrink=False).failed]
+    assert list(apart(edit).tests) == alone != []
+
+
+def test_there_are_all_of_these() -> None:
+    assert SOME.items() <= {(edit.operation, edit.name) for edit in EDITS}
+
+
+def test_a_right_backend_that_fails_is_told() -> None:
+    """columns.py is right in the dtypes that it says; nothing may be concluded from others."""
+    edit = next(edit for edit in EDITS if edit.operation == "td_errors")
+    with pytest.raises(Accused, match="td_errors of columns, seed 3"):
+        apart(Edit("td_errors", edit.name, edit.old, edit.new, dtype="bfloat16"))
