@@ -5,6 +5,7 @@ The domain of an argument says what its numbers are: "value" (rewards, values, a
 of an older or a reference policy, is that one less a log-ratio from a table of its own.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -69,7 +70,9 @@ def _nasty(domain: str, form: Format, largest: float) -> tuple[float, ...]:
         case "weight":
             values = [x for x in (1.0, 0.0, *small) if x <= 1e3]
         case "log-weight":
-            values = [sign * x for x in small if x <= 90.0 for sign in (1.0, -1.0)]
+            # An exponential times the largest of other numbers is one of the dtype, and so is a sum of many.
+            largest = math.log(form.largest) / 2
+            values = [sign * x for x in small for sign in (1.0, -1.0)]
         case _:
             values = [sign * x for x in small for sign in (1.0, -1.0)]
     return tuple(dict.fromkeys(float(form.round(x)) for x in values if abs(x) <= largest))

@@ -5,12 +5,11 @@ constants: no gradient flows into them. float16 and bfloat16 inputs are computed
 once at the end. The definitions are those of the chapter `dpo` of the spec.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from torch_impl import checks
-from torch_impl.precision import widen
+from torch_impl.precision import select, widen
 
 LOSS_TYPES = ("sigmoid", "hinge", "ipo")
 
@@ -42,7 +41,7 @@ def sequence_logprobs(token_logprobs: Tensor, mask: Tensor, *, average: bool = F
     checks.floating("token_logprobs", token_logprobs, (None, None))
     checks.boolean("mask", mask, tuple(token_logprobs.shape), like="token_logprobs")
     checks.flag("average", average)
-    sums = torch.where(mask, widen(token_logprobs), 0.0).sum(dim=1)
+    sums = select(mask, widen(token_logprobs)).sum(dim=1)
     if average:
         sums = sums / mask.sum(dim=1).clamp(min=1)
     return sums.to(token_logprobs.dtype)

@@ -12,6 +12,7 @@ from conformance.adapters import torch_impl
 from tests.benchmarks import peers
 from torch_impl.linear import linear_logprobs, linear_objective
 from torch_impl.logprobs import token_logprobs_and_entropy
+from torch_impl.one_pass import row_sums
 
 GAMMA, LAM = 0.99, 0.95
 Sizes = tuple[int, ...]
@@ -145,6 +146,36 @@ def value_loss(size: Sizes, device: str) -> Contest:
     return Contest(_differentiated(calls, values), copying(*given, values))
 
 
+def preference_loss(size: Sizes, device: str) -> Contest:
+    """The loss of pairs of responses, from log-probabilities of their tokens, and the gradient in these."""
+    pairs, _ = size
+    [x, reference, *_], mask = rows((2 * pairs, size[1]), device, 0.9)
+    logprobs, sums = (-x.abs()).requires_grad_(), torch_impl.sequence_logprobs(-reference.abs(), mask)
+
+    def ours() -> Tensor:
+        policy = torch_impl.sequence_logprobs(logprobs, mask)
+        return torch_impl.dpo_loss(policy[:pairs], policy[pairs:], sums[:pairs], sums[pairs:], beta=0.1)
+
+    return Contest(_differentiated({"ours": ours}, logprobs), copying(logprobs, mask, logprobs))
+
+
+def reward_model_loss(size: Sizes, device: str) -> Contest:
+    """The loss of pairs of scores, and the gradient in them; ours, and with the slope kept on the way."""
+    generator = torch.Generator(device).manual_seed(0)
+    chosen, rejected = (torch.randn(size, generator=generator, device=device) for _ in range(2))
+    given = chosen.requires_grad_(), rejected.requires_grad_()
+
+    def in_one_pass() -> Tensor:
+        ahead = chosen - rejected
+        return row_sums(ahead[None], torch.ones_like(ahead[None], dtype=torch.bool), slopes) / len(ahead)
+
+    def slopes(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+        return -torch.nn.functional.logsigmoid(x), -torch.sigmoid(-x)
+
+    calls = {"ours": partial(torch_impl.reward_model_loss, *given), "in one pass": in_one_pass}
+    return Contest(_differentiated(calls, *given), copying(*given, *given))
+
+
 def group_advantages(size: Sizes, device: str) -> Contest:
     """Advantages in groups of equal size."""
     responses, groups = size
@@ -198,9 +229,21 @@ WORKS = (
     Work("dual-clip policy loss, and gradient", "B, T", ROWS, policy_loss, aims={"floor": 8.0}),
     Work("clipped value loss, and gradient", "B, T", ROWS, value_loss),
     Work(
+        "preference loss from token log-probabilities, and gradient", "pairs, T",
+        ((16, 512), (16, 2048), (64, 2048), (64, 8192)), preference_loss,
+    ),
+    Work("reward-model loss, and gradient", "pairs", ((64,), (1024,), (16384,)), reward_model_loss),
+    Work(
         "group advantages", "responses, groups", ((256, 32), (1024, 128), (4096, 512), (16384, 2048)),
         group_advantages, aims={"verl, vectorised": 1.2},
     ),
 )  # fmt: skip
-TINY = {"B, T": (2, 5), "N, V": (3, 7), "N, D, V": (3, 2, 7), "responses, groups": (6, 3)}
+TINY = {
+    "B, T": (2, 5),
+    "N, V": (3, 7),
+    "N, D, V": (3, 2, 7),
+    "pairs, T": (2, 5),
+    "pairs": (3,),
+    "responses, groups": (6, 3),
+}
 """Sizes at which every call is tried, for each kind of size."""

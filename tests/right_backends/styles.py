@@ -27,6 +27,7 @@ STYLES = (
     Style("reference", "the reference itself: float64 inside", (*WIDE, "float16")),
     Style("torch_impl", "the PyTorch implementation that comes with the spec", ALL),
     Style("closed_rows", "the same without reading masks, every row closed up", ALL),
+    Style("as_if_large", "the same on the paths that large inputs take", ALL),
     Style("linear_head", "the same through an output head, logits in chunks", ALL),
     Style("triton_interpreted", "the Triton kernels, by Triton's interpreter", ALL),
     Style("columns", "NumPy, column by column", WIDE),

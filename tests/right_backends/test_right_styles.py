@@ -33,6 +33,7 @@ def test_another_association(style: str) -> None:
         ("reference", "float16", "whiten or effective_sample_size or conjugate_gradient"),
         ("torch_impl", "float16", "discounted_returns or rloo_advantages or policy_metrics"),
         ("closed_rows", "float32", "n_step_advantages or gae- or discounted_returns"),
+        ("as_if_large", "bfloat16", "gae- or whiten or policy_loss or aggregate or token_logprobs"),
         ("linear_head", "bfloat16", "token_logprobs or token_entropy"),
         ("triton_interpreted", "bfloat16", "gae- or lambda_returns"),
         ("widened", "bfloat16", "lambda_returns or kl_estimate or trust_region_step"),

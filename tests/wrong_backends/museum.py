@@ -56,8 +56,9 @@ def side_by_side(edits: tuple[Edit, ...], seed: int, profile: str = "default") -
         for verdict in together.verdicts(backends, dtype, profile, seed, [operation]):
             if verdict.failure:
                 failed.setdefault(verdict.backend, []).append(verdict)
-    if accused := failed.keys() & bases.keys():
-        raise Accused(f"{operation} of {', '.join(sorted(accused))}, seed {seed}: {failed[accused.pop()]}")
+    for name in failed.keys() & bases.keys():
+        [first, *_] = failed[name]
+        raise Accused(f"{operation} of {name}, seed {seed}: {first.test}: {first.story}")
     return [_trial(edit, seed, failed.get(edit.name, [])) for edit in edits]
 
 
@@ -76,13 +77,18 @@ def trials(edits: Iterable[Edit], seeds: int, processes: int, record: Record) ->
     """Run all of them, so many processes at a time, one seed after the other, less what is on record."""
     keys = {(edit, seed): _key(edit, seed) for seed in range(seeds) for edit in edits}
     done = [_recalled(*one, record) for one, key in keys.items() if record.get(key)]
-    missing = [one for one, key in keys.items() if not record.get(key)]
+    missing, accused = [one for one, key in keys.items() if not record.get(key)], []
     with together.pool(processes) as pool:
         runs = [pool.submit(side_by_side, some, seed) for some, seed in _groups(missing)]
         for run in as_completed(runs):
+            if isinstance(error := run.exception(), Accused):
+                accused.append(str(error))
+                continue
             for one in run.result():
                 record.put(keys[one.edit, one.seed], [one.tests, sorted(one.clauses), one.caught])
                 done.append(one)
+    if accused:
+        raise Accused("\n".join(accused))
     order = {one: n for n, one in enumerate(keys)}
     return sorted(done, key=lambda one: order[one.edit, one.seed])
 
