@@ -112,18 +112,25 @@ def _backend(name: str) -> Backend:
 
 @cache
 def _made_of(module: str) -> str:
-    """A digest of a module of ours and of all of ours that it imports; "" for others."""
-    path = ROOT.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    if not path.exists():
-        return ""
-    text = path.read_text(encoding="utf-8")
+    """A digest of a module of ours and of all of ours that it imports, directly or not."""
+    texts: dict[str, str] = {}
+    left = {module}
+    while left:
+        name = left.pop()
+        path = ROOT.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        texts[name] = path.read_text(encoding="utf-8") if path.exists() else ""
+        left |= _imported(texts[name]) - texts.keys()
+    return digest(*(text for _, text in sorted(texts.items())))
+
+
+def _imported(text: str) -> set[str]:
     nodes = list(ast.walk(ast.parse(text)))
-    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
-            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return digest(text, *(_made_of(name) for name in sorted(imported)))
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def _key(style: Style, dtype: str, profile: str, seed: int) -> str:
