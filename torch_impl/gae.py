@@ -5,13 +5,12 @@ under mask False do not matter, NaN included; outputs there are 0. float16 and b
 computed in float32 and rounded once at the end. The definitions are those of the chapter `gae` of the spec.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from torch_impl import checks, kernels
-from torch_impl.precision import select, widen
+from torch_impl.precision import select, selector, widen, widen_together
 from torch_impl.rows import Rows, chunks, discounted_sums, in_chunks
 
 
@@ -44,10 +43,10 @@ def td_errors(
         For γ outside [0, 1], shapes that disagree, or a mask that is not boolean.
     """
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
+    now, values, last = widen_together(rewards, values, bootstrap_value)
     rows = Rows(mask)
-    now, closed = rows.close(widen(rewards)), rows.close(widen(values))
-    following = rows.following(closed, widen(bootstrap_value))
-    return rows.open(now + gamma * following - closed).to(rewards.dtype)
+    now, closed = rows.close(now), rows.close(values, last)
+    return rows.open(now + gamma * closed[:, 1:] - closed[:, :-1]).to(rewards.dtype)
 
 
 def n_step_advantages(
@@ -59,12 +58,13 @@ def n_step_advantages(
     """
     checks.integer("n", n, at_least=1)
     _check_rows(rewards, values, mask, bootstrap_value, gamma)
-    rows, last = Rows(mask), widen(bootstrap_value)
-    now, closed = rows.close(widen(rewards)), rows.close(widen(values))
+    now, values, last = widen_together(rewards, values, bootstrap_value)
+    rows = Rows(mask)
+    now, closed = rows.close(now), rows.close(values, last)
     returns = closed
     for _ in range(min(n, mask.shape[1])):
-        returns = now + gamma * rows.following(returns, last)
-    return rows.open(returns - closed).to(rewards.dtype)
+        returns = rows.put_behind(pad(now + gamma * returns[:, 1:], (0, 1)), last)
+    return rows.open((returns - closed)[:, :-1]).to(rewards.dtype)
 
 
 @torch.no_grad()
@@ -132,8 +132,8 @@ def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *
 
     def compute(rewards: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         rows = Rows(mask)
-        summands = rows.plus_at_end(rows.close(widen(rewards)), gamma * widen(last))
-        return rows.open(discounted_sums(summands, gamma)).to(rewards.dtype)
+        sums = discounted_sums(rows.close(*widen_together(rewards, last)), gamma)
+        return rows.open(sums[:, :-1]).to(rewards.dtype)
 
     return in_chunks(compute, rewards, mask, bootstrap_value)
 
@@ -171,27 +171,38 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, ddof: int = 1, e
     checks.flag("shift_mean", shift_mean)
     checks.integer("ddof", ddof, at_least=0)
     checks.non_negative("eps", eps)
-    count = mask.sum()
-
-    def centred(x: Tensor, mask: Tensor, *shifts: Tensor) -> Tensor:
-        return select(mask, sum((-shift for shift in shifts), start=widen(x)))
-
-    def total(terms: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        return torch.stack([terms(x[rows], mask[rows]).sum() for rows in chunks(x, mask)]).sum()
-
-    mean = total(centred) / count.clamp(min=1)
-    # The rounded mean is a little off, and equal values would keep what it is off by: take that out too.
-    correction = total(lambda x, mask: centred(x, mask, mean)) / count.clamp(min=1)
-    squares = total(lambda x, mask: centred(x, mask, mean, correction).square())
-    deviation = torch.sqrt(squares / (count - ddof).clamp(min=1) + eps)
+    counts, means, corrections, squares = (
+        torch.stack(one)
+        for one in zip(*(_moments(x[rows], mask[rows]) for rows in chunks(x, mask)), strict=True)
+    )
+    count = counts.sum()
+    some = count.clamp(min=1)
+    mean = (counts * means).sum() / some
+    # A rounded mean is a little off, and equal values would keep what it is off by: take that out too.
+    correction = (counts * (means - mean + corrections)).sum() / some
+    between = (counts * (means - mean + (corrections - correction)).square()).sum()
+    deviation = torch.sqrt((squares.sum() + between) / (count - ddof).clamp(min=1) + eps)
+    divisor = torch.where(count > ddof, deviation, torch.inf)
 
     def whitened(x: Tensor, mask: Tensor) -> Tensor:
-        found = centred(x, mask, mean, correction) / deviation
+        wide = widen(x)
+        found = selector(mask, wide)((wide - mean).sub_(correction)) / divisor
         if not shift_mean:
-            found = found + (mean + correction)
-        return select(mask & (count > ddof), found).to(x.dtype)
+            found = found + select(mask & (count > ddof), mean + correction)
+        return found.to(x.dtype)
 
     return in_chunks(whitened, x, mask)
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of active numbers: how many, their mean, what that is off by, the sum of squared distances from it."""
+    x, count = widen(x), mask.sum()
+    active, some = selector(mask, x), count.clamp(min=1)
+    mean = select(mask, x).sum() / some
+    distances = active(x - mean)
+    correction = distances.sum() / some
+    distances = active(distances.sub_(correction))
+    return count.to(x.dtype), mean, correction, distances.square().sum()
 
 
 def _lambda_returns(
@@ -217,7 +228,7 @@ def _lambda_returns(
 
     def compute(rewards: Tensor, values: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         rows, returns, closed = _returns(rewards, values, mask, last, gamma, lam, masked)
-        found = rows.open(returns - closed if advantages else returns)
+        found = rows.open((returns - closed if advantages else returns)[:, :-1])
         return (found if masked == "skip" else select(mask, found)).to(rewards.dtype)
 
     return in_chunks(compute, *given)
@@ -232,19 +243,19 @@ def _returns(
     lam: float,
     masked: str,
 ) -> tuple[Rows, Tensor, Tensor]:
-    """Closed rows, their λ-returns G_t = r_t + γ((1-λ) V_{t+1} + λ G_{t+1}), their values.
+    """Rows; their λ-returns G_t = r_t + γ((1-λ) V_{t+1} + λ G_{t+1}) and values, closed, both with the end.
 
     The numbers that are summed are values and rewards, not their differences, so that what is left after
     subtracting V_t carries fewer roundings than a sum of TD errors where γλ is near 1.
     """
-    rewards, values, last = widen(rewards), widen(values), widen(last)
+    rewards, values, last = widen_together(rewards, values, last)
     if masked == "zero":
         rewards, values = select(mask, rewards), select(mask, values)
         mask = mask.flip(1).cumsum(1).flip(1) > 0
     rows = Rows(mask)
-    now, closed = rows.close(rewards), rows.close(values)
-    ahead = torch.add(now, rows.following(closed, last), alpha=gamma * (1 - lam))
-    return rows, discounted_sums(rows.plus_at_end(ahead, gamma * lam * last), gamma * lam), closed
+    summands, closed = rows.close(rewards, last), rows.close(values, last)
+    summands[:, :-1].add_(closed[:, 1:], alpha=gamma * (1 - lam))
+    return rows, discounted_sums(summands, gamma * lam), closed
 
 
 def _check_rows(rewards: Tensor, values: Tensor, mask: Tensor, bootstrap_value: Tensor, gamma: float) -> None:

@@ -1,6 +1,8 @@
 """What is computed in which dtype, and masks that keep nothing of what lies under them."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -24,6 +26,17 @@ def widen(x: Tensor) -> Tensor:
     return x.to(wide_dtype(x.dtype))
 
 
+def widest_dtype(*numbers: Tensor) -> torch.dtype:
+    """The dtype of a computation that takes all of these."""
+    return reduce(torch.promote_types, (wide_dtype(x.dtype) for x in numbers))
+
+
+def widen_together(*numbers: Tensor) -> list[Tensor]:
+    """All of them in the dtype of the computation that takes them."""
+    dtype = widest_dtype(*numbers)
+    return [x.to(dtype) for x in numbers]
+
+
 def select(mask: Tensor, x: Tensor) -> Tensor:
     """x where the mask holds and 0 elsewhere, whatever lies there: multiplying would keep NaN.
 
@@ -36,6 +49,14 @@ def select(mask: Tensor, x: Tensor) -> Tensor:
             selected: Tensor = _Select.apply(x, mask)  # type: ignore[no-untyped-call]
             return selected
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def selector(mask: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """What keeps of new numbers those that the mask holds at: as :func:`select`, and may write into them."""
+    if like.dtype in INTEGERS and plain(like) and plain(mask):
+        wanted = bits(mask, like.dtype)
+        return lambda new: keep(new, wanted)
+    return lambda new: select(mask, new)
 
 
 class _Select(torch.autograd.Function):

@@ -9,6 +9,7 @@ are always closed there. It is the same formula either way, and only roundings d
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,49 +50,44 @@ class Rows:
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
         self.whole, self.side_by_side = _layout(mask)
-        self.steps, self.place = mask, mask
-        if not self.side_by_side:
-            counts = mask.cumsum(dim=1)
-            self.steps = torch.arange(mask.shape[1], device=mask.device) < counts[:, -1:]
-            self.place = torch.where(mask, counts - 1, mask.shape[1])
-
-    def close(self, x: Tensor) -> Tensor:
-        """The numbers of the time steps, side by side; 0 elsewhere, whatever lies under the mask."""
         if self.whole:
-            return x
+            return
         if self.side_by_side:
-            return select(self.mask, x)
-        width = self.mask.shape[1]
-        return x.new_zeros(len(x), width + 1).scatter(1, self.place, x)[:, :width]
+            integers = mask.view(torch.int8)
+            self.stop = integers.argmax(dim=1) + integers.sum(dim=1)
+        else:
+            counts = mask.cumsum(dim=1)
+            self.place = counts * mask  # column 0 is for what is no time step
+            self.stop = counts[:, -1] + 1
+
+    def close(self, x: Tensor, behind: Tensor | None = None) -> Tensor:
+        """The numbers of the time steps, side by side, and 0 elsewhere, whatever lies under the mask.
+
+        `behind`, shape (B,) and of the dtype of x, comes right behind each row's last time step; there is a
+        column more then.
+        """
+        if self.whole:
+            return x if behind is None else torch.cat([x, behind[:, None]], dim=1)
+        more = 0 if behind is None else 1
+        if self.side_by_side:
+            closed = pad(select(self.mask, x), (0, more)) if more else select(self.mask, x)
+        else:
+            closed = x.new_zeros(len(x), x.shape[1] + 1 + more).scatter(1, self.place, x)
+            closed[:, 0] = 0.0
+        return closed if behind is None else self.put_behind(closed, behind)
+
+    def put_behind(self, closed: Tensor, behind: Tensor) -> Tensor:
+        """Write a number behind each row's last time step, in place."""
+        if self.whole:
+            closed[:, -1] = behind
+            return closed
+        return closed.scatter_(1, self.stop[:, None], behind[:, None])
 
     def open(self, x: Tensor) -> Tensor:
         """What stands side by side, at the places of the time steps; 0 elsewhere."""
         if self.whole:
             return x
-        if self.side_by_side:
-            return select(self.mask, x)
-        return select(self.mask, x.gather(1, self.place.clamp(max=self.mask.shape[1] - 1)))
-
-    def following(self, x: Tensor, last: Tensor) -> Tensor:
-        """For each time step the number at the next one of its row; `last`, shape (B,), behind the end.
-
-        0 where no time step is.
-        """
-        if self.whole:
-            return torch.cat([x[:, 1:], last[:, None]], dim=1)
-        goes_on = pad(self.steps[:, 1:], (0, 1))
-        return select(goes_on, pad(x[:, 1:], (0, 1))) + self.at_end(last)
-
-    def plus_at_end(self, x: Tensor, last: Tensor) -> Tensor:
-        """x, and `last`, shape (B,), added to it at the last time step of each row."""
-        if self.whole:
-            return torch.cat([x[:, :-1], x[:, -1:] + last[:, None]], dim=1)
-        return x + self.at_end(last)
-
-    def at_end(self, x: Tensor) -> Tensor:
-        """The number of each row, shape (B,), at its last time step; 0 elsewhere."""
-        ends = self.steps & ~pad(self.steps[:, 1:], (0, 1))
-        return select(ends, x[:, None])
+        return select(self.mask, x if self.side_by_side else x.gather(1, self.place))
 
 
 def discounted_sums(x: Tensor, discount: float) -> Tensor:
@@ -104,10 +100,9 @@ def discounted_sums(x: Tensor, discount: float) -> Tensor:
     if width == 0:
         return x
     block = min(width, BLOCK)
-    powers = x.new_full((block,), discount, dtype=torch.float64)
-    powers = torch.cat([torch.ones_like(powers[:1]), powers[1:]]).cumprod(dim=0).to(x.dtype)
-    distance = torch.arange(block, device=x.device)[:, None] - torch.arange(block, device=x.device)
-    matrix = select(distance >= 0, powers[distance.clamp(min=0)])
+    matrix = (
+        _kept_powers(discount, block, x.dtype) if plain(x) else _powers(discount, block, x.dtype, x.device)
+    )
     with without_autocast(x.device.type):
         if width <= block:
             return x @ matrix
@@ -118,11 +113,26 @@ def discounted_sums(x: Tensor, discount: float) -> Tensor:
         return (blocks @ matrix).flatten(1)[:, -width:]
 
 
+def _powers(discount: float, block: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A square matrix whose entry (i, j) is the discount to the power of i - j; 0 above its diagonal."""
+    exponents = torch.arange(1 - block, block, dtype=torch.float64, device=device)
+    powers = select(exponents >= 0, torch.pow(discount, exponents.clamp(min=0))).to(dtype)
+    return powers.unfold(0, block, 1).flip(1)
+
+
+@lru_cache(maxsize=64)
+def _kept_powers(discount: float, block: int, dtype: torch.dtype) -> Tensor:
+    """As :func:`_powers`, on the CPU, where making them would take longer than summing a few rows."""
+    with torch.inference_mode(False):
+        return _powers(discount, block, dtype, torch.device("cpu"))
+
+
 def _layout(mask: Tensor) -> tuple[bool, bool]:
     """Whether every position is known to be active, and whether each row's tokens lie side by side."""
-    if mask.device.type != "cpu" or type(mask) is not Tensor or torch.compiler.is_compiling():
+    if not plain(mask) or mask.numel() == 0:
         return False, False
-    if bool(mask.all()):
+    integers = mask.view(torch.int8)
+    if bool(integers.amin()):
         return True, True
-    begins = mask[:, 1:] & ~mask[:, :-1]
-    return False, bool((begins.sum(dim=1) + mask[:, :1].sum(dim=1) <= 1).all())
+    begins = (mask[:, 1:] > mask[:, :-1]).view(torch.int8).sum(dim=1) + integers[:, 0]
+    return False, bool((begins <= 1).all())

@@ -94,7 +94,8 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _shifted(rows: Tensor, temperature: float, tops: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Logits / τ less the largest of each row, and these, in the dtype of the computation."""
-    wide = wide_dtype(rows.dtype)
-    scaled = rows.to(wide, copy=True) if temperature == 1.0 else rows.to(wide) / temperature
+    scaled = rows.to(wide_dtype(rows.dtype))
+    if temperature != 1.0:
+        scaled = scaled / temperature
     tops = scaled.amax(dim=1) if tops is None else tops
-    return scaled.sub_(tops[:, None]), tops
+    return torch.sub(scaled, tops[:, None], out=None if scaled is rows else scaled), tops

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from torch_impl.precision import wide_dtype
+from torch_impl.precision import widest_dtype
 
 BYTES, COLUMNS = 4096, 1024
 """Of what is computed for a tile, a number a token, and the columns that its tokens are of, at most."""
@@ -148,8 +148,7 @@ def lambda_returns(
     rows, width = rewards.shape
     if result.numel() == 0:
         return result
-    dtypes = {wide_dtype(x.dtype) for x in (rewards, values, last)}
-    dtype, wide = (torch.float64, tl.float64) if torch.float64 in dtypes else (torch.float32, tl.float32)
+    dtype = widest_dtype(rewards, values, last)
     # As an array, because a number that is passed to a kernel is made float32.
     factors = torch.full((2,), gamma * (1 - lam), dtype=dtype, device=rewards.device)
     factors[1:].fill_(gamma * lam)
@@ -162,7 +161,7 @@ def lambda_returns(
     grid = programs, triton.cdiv(tiles, span)
     maps = torch.empty(rows, grid[1], 5, dtype=dtype, device=rewards.device)
     given = rewards, values, mask, ends, factors, maps
-    tiling = {"WIDE": wide, "ROWS": together, "TILE": tile}
+    tiling = {"WIDE": tl.float64 if dtype == torch.float64 else tl.float32, "ROWS": together, "TILE": tile}
     if grid[1] > 1:
         _maps[grid](*given, rows, width, span, **tiling)
     _rows[grid](
