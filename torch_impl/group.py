@@ -7,6 +7,7 @@ definitions are those of the chapter `grpo` of the spec.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from torch_impl import checks, policy_loss
 from torch_impl.one_pass import row_sums
@@ -177,8 +178,8 @@ class _Groups:
 
     def __init__(self, group_ids: Tensor) -> None:
         ids, self.order = group_ids.sort(stable=True)
-        self.begins = torch.cat([torch.ones_like(ids[:1], dtype=torch.bool), ids[1:] != ids[:-1]])
-        self.number = self.begins.cumsum(0) - 1
+        self.another = pad(ids[1:] != ids[:-1], (1, 0))[: len(ids)]  # than that of the row before
+        self.number = self.another.cumsum(0)
         self.sizes = self.sums(torch.ones_like(self.number))
 
     def sums(self, x: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class _Groups:
 
     def first(self, x: Tensor) -> Tensor:
         """For each row the number at the first one of its group."""
-        places = torch.arange(len(x), device=x.device).where(self.begins, 0).cummax(0).values
+        places = torch.arange(len(x), device=x.device).where(self.another, 0).cummax(0).values
         return x.index_select(0, places)
 
     def unsorted(self, x: Tensor) -> Tensor:

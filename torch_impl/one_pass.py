@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_impl.precision import bits, keep, wide_dtype
+from torch_impl.precision import bits, keep, plain, wide_dtype
 
 CHUNK = {"cpu": 2**16}
 """Tokens of a chunk by the kind of device; elsewhere all of them at once."""
@@ -74,4 +74,7 @@ class _RowSums(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         """Upstream times the slopes; 0 where upstream is 0, though a slope may have overflowed."""
         [slopes], above = ctx.saved_tensors, upstream[0][:, None]
-        return keep(above * slopes, bits(above != 0, slopes.dtype)).to(ctx.dtype), None, None
+        found, counts = above * slopes, above != 0
+        if not (plain(above) and bool(counts.all())):
+            keep(found, bits(counts, slopes.dtype))
+        return found.to(ctx.dtype), None, None

@@ -54,7 +54,9 @@ class Rows:
             return
         if self.side_by_side:
             integers = mask.view(torch.int8)
-            self.stop = integers.argmax(dim=1) + integers.sum(dim=1)
+            self.stop = integers.sum(dim=1)
+            if not bool(mask[:, 0].all()):
+                self.stop += integers.argmax(dim=1)
         else:
             counts = mask.cumsum(dim=1)
             self.place = counts * mask  # column 0 is for what is no time step

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.benchmarks.memory import peak
+from tests.benchmarks.profile import operators
 from tests.benchmarks.works import TINY, WORKS, Contest, Sizes, Work
 
 SECONDS, FEWEST, MOST = 0.5, 3, 30
@@ -56,6 +57,8 @@ def test_speed(work: Work, size: Sizes, name: str, benchmark: Any, request: pyte
     most = peak(call, device) if seconds < TRACED else None
     benchmark.extra_info.update(work=work.name, size=size, name=name, device=device, peak=most)
     benchmark.pedantic(complete, rounds=min(max(int(SECONDS / seconds), FEWEST), MOST))
+    if name == "ours" and size == work.sizes[-1]:
+        benchmark.extra_info["operators"] = operators(call, device)
 
 
 @pytest.fixture(autouse=True)

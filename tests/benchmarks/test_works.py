@@ -7,6 +7,7 @@ import torch
 
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks.memory import peak
+from tests.benchmarks.profile import operators
 from tests.benchmarks.works import TINY, WORKS, Work
 
 
@@ -29,12 +30,28 @@ def entries(**seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("verl", "met"), [(40e-3, "at every size"), (39e-3, "not at every size")])
+@pytest.mark.parametrize(("verl", "met"), [(40e-3, bench.MET), (39e-3, bench.MISSED)])
 def test_aims_are_compared_with_what_was_measured(verl: float, met: str) -> None:
-    """The first work aims at 20 times as fast as verl."""
+    """The first work aims at 20 times as fast as verl at every size, and at 50 times at the first."""
     found = bench.against_aims(entries(floor=1e-3, ours=2e-3, verl=verl))
-    assert found.loc[WORKS[0].name, "met"] == met
-    assert found.loc[WORKS[0].name, "at the largest size"] == f"{verl / 2e-3:.3g}"
+    assert list(found["met"]) == [met, bench.MISSED]
+    assert list(found["at"]) == ["every size", "64, 512"]
+    assert set(found["reached"]) == {f"{verl / 2e-3:.3g}"}
+
+
+def test_a_missed_aim_has_its_profile() -> None:
+    found = entries(floor=1e-3, ours=2e-3, verl=39e-3)
+    found[1]["operators"] = [("mul", 0.75, 2.0), ("sub", 0.25, 1.0)]
+    text = bench.page(found, "a command", "cpu", "a processor")
+    assert "`mul` 75% (2), `sub` 25% (1)" in text
+    assert "Where the time goes" not in bench.page(entries(floor=1e-3, ours=1e-3, verl=1.0), "", "cpu", "")
+
+
+def test_operators_are_named_with_their_calls() -> None:
+    x = torch.ones(10**6)
+    (name, share, calls), *_ = operators(lambda: x.exp_().exp_())
+    assert (name, calls) == ("exp_", 2.0)
+    assert 0.5 < share <= 1.0
 
 
 def test_page_shows_ratios() -> None:

@@ -1,7 +1,7 @@
 """What is timed: the work, its sizes, our call, the peers', and the floor that no call can go below."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,16 @@ class Contest:
     floor: peers.Call
 
 
+@dataclass(frozen=True)
+class Aim:
+    """How many times as fast as a peer ours should be, or how many times the floor's time it may take."""
+
+    against: str
+    ratio: float
+    size: Sizes | None = None
+    """At this size; None: at each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """One piece of work at several sizes."""
@@ -37,8 +47,7 @@ class Work:
     build: Callable[..., Contest]
     floor: str = "copy"
     """What the floor does: copies as many bytes as go in and come out, or multiplies."""
-    aims: dict[str, float] = field(default_factory=dict)
-    """How many times as fast as a peer it should be; how many times the floor's time it may take."""
+    aims: tuple[Aim, ...] = ()
 
 
 def copying(*arrays: Tensor) -> peers.Call:
@@ -54,12 +63,15 @@ def rows(size: Sizes, device: str, kept: float) -> tuple[list[Tensor], Tensor]:
     return numbers, torch.rand(size, generator=generator, device=device) < kept
 
 
-def gae(size: Sizes, device: str, kept: float) -> Contest:
-    """Advantages of rows with holes, or without."""
+def gae(size: Sizes, device: str, kept: float, *, padded: bool = False) -> Contest:
+    """Advantages of rows with holes, or without, or of different lengths, from half of the columns on."""
     [rewards, values, *_], mask = rows(size, device, kept)
+    if padded:
+        lengths = torch.linspace(size[1] / 2, size[1], size[0], device=device).ceil()
+        mask = torch.arange(size[1], device=device) < lengths[:, None]
     last = torch.zeros(size[0], device=device)
     ours = partial(torch_impl.gae, rewards, values, mask, last, gamma=GAMMA, lam=LAM)
-    others = peers.gae(rewards, values, mask, GAMMA, LAM, whole=kept == 1.0)
+    others = peers.gae(rewards, values, mask, GAMMA, LAM, whole=kept == 1.0 and not padded)
     return Contest({"ours": ours, **others}, copying(rewards, values, mask, rewards))
 
 
@@ -201,32 +213,41 @@ def _differentiated(calls: dict[str, Any], *leaves: Tensor) -> peers.Calls:
 
 LOGITS = ((256, 32000), (1024, 32000), (4096, 32000))
 ROWS = ((64, 512), (64, 2048), (256, 2048), (256, 8192))
+LONGER = (*ROWS, (16, 131072))
 WORKS = (
     Work(
-        "GAE, mask with holes", "B, T", (*ROWS, (16, 131072)), partial(gae, kept=0.9), aims={"verl": 20.0}
+        "GAE, mask with holes", "B, T", LONGER, partial(gae, kept=0.9),
+        aims=(Aim("verl", 20.0), Aim("verl", 50.0, (64, 512))),
     ),
+    Work("GAE, rows of different lengths", "B, T", LONGER, partial(gae, kept=1.0, padded=True)),
     Work(
-        "GAE, no mask", "B, T", (*ROWS, (16, 131072)), partial(gae, kept=1.0),
-        aims={"floor": 5.0, "torchrl": 30.0, "scipy": 1.0},
+        "GAE, no mask", "B, T", LONGER, partial(gae, kept=1.0),
+        aims=(
+            Aim("floor", 5.0, (256, 8192)), Aim("torchrl", 30.0, (256, 8192)), Aim("scipy", 1.0, (64, 512)),
+        ),
     ),
-    Work("whitening", "B, T", ROWS, whiten, aims={"verl": 8.0}),
+    Work("whitening", "B, T", ROWS, whiten, aims=(Aim("verl", 8.0, (256, 8192)),)),
     Work(
         "log-probabilities from logits", "N, V", LOGITS, partial(logprobs, backward=False, entropy=False),
-        aims={"trl": 2.0, "verl": 5.0},
+        aims=(Aim("trl", 2.0, LOGITS[-1]),),
     ),
     Work(
         "log-probabilities and entropies from logits", "N, V", LOGITS,
-        partial(logprobs, backward=False, entropy=True), aims={"trl": 2.0, "verl": 5.0},
+        partial(logprobs, backward=False, entropy=True),
+        aims=(Aim("trl", 2.0, LOGITS[-1]), Aim("verl", 5.0, LOGITS[-1])),
     ),
     Work(
         "log-probabilities from logits, and gradient", "N, V", LOGITS,
-        partial(logprobs, backward=True, entropy=False), aims={"trl": 2.0},
+        partial(logprobs, backward=True, entropy=False), aims=(Aim("trl", 2.0, LOGITS[-1]),),
     ),
     Work(
         "output head to log-probabilities, and gradients", "N, D, V", ((512, 512, 8192), (2048, 512, 32000)),
-        output_head, floor="matrix products", aims={"floor": 1 / 0.85},
+        output_head, floor="matrix products", aims=(Aim("floor", 1 / 0.85),),
     ),
-    Work("dual-clip policy loss, and gradient", "B, T", ROWS, policy_loss, aims={"floor": 8.0}),
+    Work(
+        "dual-clip policy loss, and gradient", "B, T", ROWS, policy_loss,
+        aims=(Aim("floor", 8.0, (256, 8192)),),
+    ),
     Work("clipped value loss, and gradient", "B, T", ROWS, value_loss),
     Work(
         "preference loss from token log-probabilities, and gradient", "pairs, T",
@@ -235,7 +256,7 @@ WORKS = (
     Work("reward-model loss, and gradient", "pairs", ((64,), (1024,), (16384,)), reward_model_loss),
     Work(
         "group advantages", "responses, groups", ((256, 32), (1024, 128), (4096, 512), (16384, 2048)),
-        group_advantages, aims={"verl, vectorised": 1.2},
+        group_advantages, aims=(Aim("verl, vectorised", 1.2, (4096, 512)),),
     ),
 )  # fmt: skip
 TINY = {
