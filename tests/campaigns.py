@@ -35,7 +35,7 @@ def made(names: Iterable[str] = PACKAGES) -> str:
 
 
 def digest(*parts: str | Path) -> str:
-    """A hash of texts, and of the Python files and Markdown pages in folders."""
+    """A hash of texts, of files, and of the Python files and Markdown pages in folders."""
     found = hashlib.sha256()
     for part in parts:
         for text in [part.encode()] if isinstance(part, str) else _sources(part):
@@ -44,6 +44,8 @@ def digest(*parts: str | Path) -> str:
 
 
 def _sources(folder: Path) -> list[bytes]:
+    if folder.is_file():
+        return [folder.read_bytes()]
     return [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".md")]
 
 

@@ -45,7 +45,12 @@ class Test:
     check: Callable[[Run], None]
     operations: tuple[str, ...]
     clauses: tuple[str, ...]
-    is_smoke: bool
+    file: Path
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether it comes first, and no other is run where it fails."""
+        return self.file.name == SMOKE
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def tests() -> list[Test]:
                 marks = {mark.name: mark.args for mark in getattr(function, "pytestmark", ())}
                 names = marks.get("operations", tuple(OPERATIONS))
                 identity = f"conformance/{path.name}::{name}"
-                found.append(Test(identity, function, names, marks["clauses"], path.name == SMOKE))
+                found.append(Test(identity, function, names, marks["clauses"], path))
     return found
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,11 +94,22 @@ def trials(edits: Iterable[Edit], seeds: int, processes: int, record: Record) ->
     return sorted(done, key=lambda one: order[one.edit, one.seed])
 
 
-JUDGES = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
+@cache
+def _judges(operation: str) -> str:
+    """A digest of all that judges an operation: the suite less what it asks of others alone."""
+    tests = {test.file for test in together.tests() if operation in test.operations}
+    folders = (ROOT / name for name in ("conformance", "reference", "spec"))
+    texts = (
+        path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".md")
+    )
+    asked = (path for path in texts if path.parent != together.FOLDER or not path.match("test_*.py"))
+    return digest(*asked, *sorted(tests))
 
 
 def _key(edit: Edit, seed: int) -> str:
-    return digest(JUDGES, edit.operation, edit.name, edit.clause, edit.dtype, str(seed), source(edit))
+    return digest(
+        _judges(edit.operation), edit.operation, edit.name, edit.clause, edit.dtype, str(seed), source(edit)
+    )
 
 
 def _recalled(edit: Edit, seed: int, record: Record) -> Trial:
@@ -135,16 +147,31 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, object]:
 
 
 def by_clause(done: list[Trial]) -> pd.DataFrame:
-    """Each clause that binds, and how many wrong backends a test of it sees, with an example."""
+    """Each clause that binds, and how many wrong backends a test of it sees, with an example.
+
+    Where a test shows several clauses of several operations, those count whose reference is the operation.
+    """
     seen: dict[str, list[str]] = {slug: [] for slug, clause in current().clauses.items() if clause.binds}
     for one in done:
-        for slug in one.clauses & seen.keys():
+        clauses = {slug for test in one.tests for slug in _shown(test.partition("[")[0], one.edit.operation)}
+        for slug in clauses & seen.keys():
             seen[slug].append(f"{one.edit.operation}: {one.edit.name}")
     lines = [
         {"clause": slug, "wrong backends": len(set(names)), "for example": names[0] if names else ""}
         for slug, names in seen.items()
     ]
     return pd.DataFrame(lines).set_index("clause")
+
+
+@cache
+def _shown(name: str, operation: str) -> set[str]:
+    """The clauses that a test shows of an operation."""
+    [test] = [test for test in together.tests() if test.name == name]
+    if min(len(test.operations), len(test.clauses)) == 1 or test.is_smoke:
+        return set(test.clauses)
+    op = OPERATIONS[operation]
+    functions = {f"{f.__module__}.{f.__name__}" for f in (op.reference, *op.forms, op.gradient) if f}
+    return {slug for slug in test.clauses if functions & set(current().clauses[slug].reference)}
 
 
 def idle(clauses: pd.DataFrame) -> list[str]:
