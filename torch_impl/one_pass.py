@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_impl.precision import bits, keep, plain, wide_dtype
 
-CHUNK = {"cpu": 2**16}
+CHUNK = {"cpu": 2**17}
 """Tokens of a chunk by the kind of device; elsewhere all of them at once."""
 
 Terms = Callable[[Tensor, slice], tuple[Tensor, Tensor]]

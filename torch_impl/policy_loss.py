@@ -238,18 +238,22 @@ class Clips:
 
         And the derivative in the log-ratio: the same, 0 where the ratio or its logarithm is held.
         """
-        inner = log_ratio if self.log_ratio is None else log_ratio.clamp(-self.log_ratio, self.log_ratio)
-        ratio = inner.exp()
+        free = None
+        if self.log_ratio is None:
+            ratio = log_ratio.exp()
+        else:
+            inner = log_ratio.clamp(-self.log_ratio, self.log_ratio)
+            free = torch.eq(inner, log_ratio, out=torch.empty_like(inner))
+            ratio = inner.exp_()
         plain = ratio * factors
-        loss = torch.maximum(plain, ratio.clamp(1 - self.low, 1 + self.high) * factors)
+        loss = ratio.clamp_(1 - self.low, 1 + self.high).mul_(factors)
+        loss = torch.maximum(plain, loss, out=loss)
         if self.dual is not None:
-            loss = torch.minimum(loss, (self.dual * factors).clamp_(min=0.0))
+            loss = torch.minimum(loss, (self.dual * factors).clamp_(min=0.0), out=loss)
         if self.log_ratio is None or self.log_ratio > LARGEST_LOGARITHM:
             loss = torch.where(factors == 0, 0.0 * factors, loss)  # not 0 · ∞
-        free = torch.eq(plain, loss, out=torch.empty_like(plain))
-        if self.log_ratio is not None:
-            free *= torch.eq(inner, log_ratio, out=torch.empty_like(inner))
-        return loss, keep(plain, bits(free, plain.dtype))
+        unheld = torch.eq(plain, loss, out=torch.empty_like(plain))
+        return loss, keep(plain, bits(unheld if free is None else unheld.mul_(free), plain.dtype))
 
 
 def aggregate_sums(

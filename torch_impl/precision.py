@@ -107,6 +107,6 @@ def keep(x: Tensor, wanted: Tensor) -> Tensor:
 
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """Where products are taken in the dtype of their factors, whatever the caller's autocast says."""
-    if torch.amp.is_autocast_available(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

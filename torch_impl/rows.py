@@ -34,9 +34,9 @@ def chunks(*arrays: Tensor) -> list[slice]:
 def in_chunks(compute: Callable[..., Tensor], *arrays: Tensor) -> Tensor:
     """What a function makes of the rows of arrays, (B, T) from arrays of B rows, a chunk at a time."""
     first, *others = chunks(*arrays)
-    found = compute(*(x[first] for x in arrays))
     if not others:
-        return found
+        return compute(*arrays)
+    found = compute(*(x[first] for x in arrays))
     result = found.new_empty(arrays[0].shape)
     result[first] = found
     for rows in others:
