@@ -129,6 +129,10 @@ def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *
     Clause: `gae.lambda-one`. Arguments and errors as for :func:`td_errors`; without values.
     """
     _check_rows(rewards, rewards, mask, bootstrap_value, gamma)
+    if kernels.serve(rewards, bootstrap_value):
+        from torch_impl.kernels import gae  # Triton is not there where it has no device
+
+        return gae.discounted_returns(rewards, mask, bootstrap_value, gamma=gamma)
 
     def compute(rewards: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         rows = Rows(mask)

@@ -27,7 +27,11 @@ WIDE = {"fp64": tl.float64, "fp32": tl.float32, "bf16": tl.float32, "fp16": tl.f
 
 
 SHAPES = {
-    "long rows of returns": (gae._rows, {"ADVANTAGES": False, "SEGMENTS": 1}, gae.COLUMNS),
+    "long rows of discounted returns": (
+        gae._rows,
+        {"ADVANTAGES": False, "SEGMENTS": 1, "VALUES": False},
+        gae.COLUMNS,
+    ),
     "long rows of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 1}, gae.COLUMNS),
     "short rows of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 1}, 64),
     "segments of advantages": (gae._rows, {"ADVANTAGES": True, "SEGMENTS": 128}, gae.COLUMNS),
@@ -48,7 +52,7 @@ def test_kernels_keep_to_registers(dtype: str, shape: str, tmp_path: Path) -> No
     signature |= dict.fromkeys(("factors", "maps"), f"*{wide}")
     signature |= dict.fromkeys(("rows", "width", "span"), "i32") | {"mask": "*i1", "ends": "*i32"}
     signature = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
-    constants = {**options, "WIDE": WIDE[dtype], "TILE": tile, "ROWS": tokens // tile}
+    constants = {"VALUES": True, **options, "WIDE": WIDE[dtype], "TILE": tile, "ROWS": tokens // tile}
     compiled = triton.compile(ASTSource(kernel, signature, constants), target=HOPPER)
     assert _stack(compiled.asm["cubin"], tmp_path) == [0]
 
@@ -56,7 +60,7 @@ def test_kernels_keep_to_registers(dtype: str, shape: str, tmp_path: Path) -> No
 INTERPRETED = """
 import itertools
 import torch
-from torch_impl.gae import gae
+from torch_impl.gae import discounted_returns, gae
 from torch_impl.kernels import gae as kernels
 
 def both(rewards, values, mask, last, **options):
@@ -75,7 +79,9 @@ for kernels.PROGRAMS, width, masked in itertools.product((1, 5, 99), (1, 3, 37),
     rewards, values = torch.randn(2, 5, width, dtype=torch.float64, generator=generator)
     last = torch.randn(5, dtype=torch.float64, generator=generator)
     kernel, plain = both(rewards, values, mask, last, gamma=0.9, lam=0.8, masked=masked)
-    print(torch.allclose(kernel, plain, rtol=2.0**-46, atol=2.0**-46))
+    sums = kernels.discounted_returns(rewards, mask, last, gamma=0.9)
+    for one, other in ((kernel, plain), (sums, discounted_returns(rewards, mask, last, gamma=0.9))):
+        print(torch.allclose(one, other, rtol=2.0**-46, atol=2.0**-46))
 """
 
 
@@ -91,7 +97,7 @@ def test_what_kernels_compute_beside_the_same_in_plain_pytorch() -> None:
     narrow, endless, *segments = done.stdout.splitlines()
     assert narrow.split(";") == [f"[[{-(2.0**-11)}, {-(2.0**-10)}]]"] * 2
     assert endless.split(";") == ["[[inf, inf]]"] * 2
-    assert segments == ["True"] * 18
+    assert segments == ["True"] * 36
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_another_association(style: str) -> None:
         ("closed_rows", "float32", "n_step_advantages or gae- or discounted_returns"),
         ("as_if_large", "bfloat16", "gae- or whiten or policy_loss or aggregate or token_logprobs"),
         ("linear_head", "bfloat16", "token_logprobs or token_entropy"),
-        ("triton_interpreted", "bfloat16", "gae- or lambda_returns"),
+        ("triton_interpreted", "bfloat16", "gae- or returns"),
         ("widened", "bfloat16", "lambda_returns or kl_estimate or trust_region_step"),
         ("sums_in_sequence", "float16", "importance_sampling_mean or whiten or grpo_loss"),
         ("sums_pairwise", "float32", "aggregate or sequence_importance_ratio or conjugate_gradient"),

@@ -16,4 +16,5 @@ name = f"Triton interpreted (triton {triton.__version__})"
 kernels.COLUMNS, kernels.BYTES = 8, 128
 
 gae = partial(kernels.lambda_returns, masked="skip", advantages=True)
+discounted_returns = kernels.discounted_returns
 lambda_returns = partial(kernels.lambda_returns, masked="skip", advantages=False)

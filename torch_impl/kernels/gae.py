@@ -9,6 +9,8 @@ launches. The first finds the map of each segment as a whole, the second begins 
 right make of the end.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -42,7 +44,9 @@ def _leftmost(x):
 
 
 @triton.jit
-def _scanned(rewards, values, mask, ends, factors, row, at, there, width, WIDE: tl.constexpr):
+def _scanned(
+    rewards, values, mask, ends, factors, row, at, there, width, VALUES: tl.constexpr, WIDE: tl.constexpr
+):
     """Which places of a tile are active, their values, and what all from the right up to each make together.
 
     Time steps are the active places, and all others up to a row's end, with reward and value 0.
@@ -51,7 +55,9 @@ def _scanned(rewards, values, mask, ends, factors, row, at, there, width, WIDE: 
     place = row * width + at
     active = tl.load(mask + place, mask=there & (at < width), other=0) != 0
     r = tl.where(active, tl.load(rewards + place, mask=active, other=0.0).to(WIDE), 0.0)
-    own = tl.where(active, tl.load(values + place, mask=active, other=0.0).to(WIDE), 0.0)
+    own = tl.zeros_like(r)
+    if VALUES:
+        own = tl.where(active, tl.load(values + place, mask=active, other=0.0).to(WIDE), 0.0)
     here = (active | (at <= tl.load(ends + row, mask=there, other=-1))).to(WIDE)
     passes = 1.0 - here
     a, b, c, d, e = tl.associative_scan(
@@ -81,7 +87,7 @@ def _behind(maps, segment, segments, there, v, g, SEGMENTS: tl.constexpr):
 @triton.jit
 def _maps(
     rewards, values, mask, ends, factors, maps, rows, width, span,
-    WIDE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    VALUES: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """The five numbers of the map of one segment, so many tiles, of each of some rows."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -92,7 +98,9 @@ def _maps(
     a, b, c, d, e = one, zero, zero, one, zero
     for tile in range(min(first + span, tl.cdiv(width, TILE)) - 1, first - 1, -1):
         at = tile * TILE + tl.arange(0, TILE)[None, :]
-        _, _, a2, b2, c2, d2, e2 = _scanned(rewards, values, mask, ends, factors, row, at, there, width, WIDE)
+        _, _, a2, b2, c2, d2, e2 = _scanned(
+            rewards, values, mask, ends, factors, row, at, there, width, VALUES, WIDE
+        )
         a, b, c, d, e = _compose(
             a, b, c, d, e, _leftmost(a2), _leftmost(b2), _leftmost(c2), _leftmost(d2), _leftmost(e2)
         )
@@ -108,7 +116,7 @@ def _maps(
 def _rows(
     rewards, values, mask, ends, factors, maps, last, result, rows, width, span,
     ADVANTAGES: tl.constexpr, SEGMENTS: tl.constexpr,
-    WIDE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    VALUES: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Returns of one segment of each of some rows, or advantages; 0 where the mask does not hold."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -122,7 +130,7 @@ def _rows(
     for tile in range(min(first + span, tl.cdiv(width, TILE)) - 1, first - 1, -1):
         at = tile * TILE + tl.arange(0, TILE)[None, :]
         active, own, a, b, c, d, e = _scanned(
-            rewards, values, mask, ends, factors, row, at, there, width, WIDE
+            rewards, values, mask, ends, factors, row, at, there, width, VALUES, WIDE
         )
         _, returns = _apply(a, b, c, d, e, v, g)
         found = returns - own if ADVANTAGES else returns
@@ -133,7 +141,7 @@ def _rows(
 
 def lambda_returns(
     rewards: Tensor,
-    values: Tensor,
+    values: Tensor | None,
     mask: Tensor,
     bootstrap_value: Tensor,
     *,
@@ -142,8 +150,13 @@ def lambda_returns(
     masked: str,
     advantages: bool,
 ) -> Tensor:
-    """Returns, or these less the values, as :func:`torch_impl.gae.lambda_returns`; arguments were checked."""
-    rewards, values, mask, last = (x.contiguous() for x in (rewards, values, mask, bootstrap_value))
+    """Returns, or these less the values, as :func:`torch_impl.gae.lambda_returns`; arguments were checked.
+
+    Without values these are 0.
+    """
+    has_values = values is not None
+    given = rewards, rewards if values is None else values, mask, bootstrap_value
+    rewards, values, mask, last = (x.contiguous() for x in given)
     result = torch.empty_like(rewards)
     rows, width = rewards.shape
     if result.numel() == 0:
@@ -160,15 +173,26 @@ def lambda_returns(
     span = triton.cdiv(tiles, segments(programs, tiles, _multiprocessors(rewards.device)))
     grid = programs, triton.cdiv(tiles, span)
     maps = torch.empty(rows, grid[1], 5, dtype=dtype, device=rewards.device)
-    given = rewards, values, mask, ends, factors, maps
-    tiling = {"WIDE": tl.float64 if dtype == torch.float64 else tl.float32, "ROWS": together, "TILE": tile}
+    arrays = rewards, values, mask, ends, factors, maps
+    tiling = {
+        "VALUES": has_values,
+        "WIDE": tl.float64 if dtype == torch.float64 else tl.float32,
+        "ROWS": together,
+        "TILE": tile,
+    }
     if grid[1] > 1:
-        _maps[grid](*given, rows, width, span, **tiling)
+        _maps[grid](*arrays, rows, width, span, **tiling)
     _rows[grid](
-        *given, last, result, rows, width, span,
+        *arrays, last, result, rows, width, span,
         ADVANTAGES=advantages, SEGMENTS=triton.next_power_of_2(grid[1]), **tiling,
     )  # fmt: skip
     return result
+
+
+def discounted_returns(rewards: Tensor, mask: Tensor, bootstrap_value: Tensor, *, gamma: float) -> Tensor:
+    """Returns as :func:`torch_impl.gae.discounted_returns`; arguments were checked, there is no gradient."""
+    options: Any = {"gamma": gamma, "lam": 1.0, "masked": "skip", "advantages": False}
+    return lambda_returns(rewards, None, mask, bootstrap_value, **options)
 
 
 def segments(programs: int, tiles: int, multiprocessors: int) -> int:
