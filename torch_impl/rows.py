@@ -60,7 +60,7 @@ class Rows:
         else:
             counts = mask.cumsum(dim=1)
             self.place = counts * mask  # column 0 is for what is no time step
-            self.stop = counts[:, -1] + 1
+            self.stop = mask.sum(dim=1) + 1
 
     def close(self, x: Tensor, behind: Tensor | None = None) -> Tensor:
         """The numbers of the time steps, side by side, and 0 elsewhere, whatever lies under the mask.
