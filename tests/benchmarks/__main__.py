@@ -113,7 +113,7 @@ def against_aims(entries: Entries) -> pd.DataFrame:
 
 
 def profiles(entries: Entries) -> pd.DataFrame:
-    """What ours spends its time in where an aim is not met, at the largest size."""
+    """What ours spends its time in where an aim is not met, at the sizes of aims and the largest."""
     aims = against_aims(entries)
     missed = set(aims.index[aims.met == MISSED]) if len(aims) else set()
     lines = [
