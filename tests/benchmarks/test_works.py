@@ -49,9 +49,9 @@ def test_a_missed_aim_has_its_profile() -> None:
 
 def test_operators_are_named_with_their_calls() -> None:
     x = torch.ones(10**6)
-    (name, share, calls), *_ = operators(lambda: x.exp_().exp_())
-    assert (name, calls) == ("exp_", 2.0)
-    assert 0.5 < share <= 1.0
+    found = operators(lambda: x.exp_().exp_())
+    assert [(name, calls) for name, _, calls in found] == [("exp_", 2.0)]
+    assert [share for _, share, _ in found] == [1.0]
 
 
 def test_page_shows_ratios() -> None:

@@ -120,11 +120,11 @@ def _recalled(edit: Edit, seed: int, record: Record) -> Trial:
 def _groups(missing: list[tuple[Edit, int]]) -> Iterator[tuple[tuple[Edit, ...], int]]:
     """Those of one seed, operation and dtype together."""
 
-    def together(one: tuple[Edit, int]) -> tuple[int, int, str]:
+    def alike(one: tuple[Edit, int]) -> tuple[int, int, str]:
         edit, seed = one
         return seed, list(OPERATIONS).index(edit.operation), edit.dtype
 
-    for (seed, *_), some in groupby(sorted(missing, key=together), together):
+    for (seed, *_), some in groupby(sorted(missing, key=alike), alike):
         yield tuple(edit for edit, _ in some), seed
 
 
