@@ -217,7 +217,8 @@ class Backend:
         if reply["status"] != "ok":
             raise Unusable(f"importing it raised {reply['message']}" + _at(reply["where"]))
         self.name, self.provided, self.options = reply["name"], reply["provided"], reply["options"]
-        self.source = Source(self.what, self.what in registered_names(), reply["library"], self.device)
+        registered = self.what in registered_names()
+        self.source = Source(self.what, registered, reply["library"], self.device, self.provided)
         if not self.provided:
             raise Unusable(
                 "it provides no operation of the protocol: define one of "

@@ -1,6 +1,7 @@
 """A failing call as code that runs alone: it needs the backend, its array library and NumPy."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ class Source:
     library: str
     """"numpy", "torch" or "jax"; empty for a backend that converts arrays itself."""
     device: str
+    keywords: Mapping[str, Collection[str] | None] = field(default_factory=dict)
+    """Those that the functions of some operations take; None, and no entry, for any."""
+
+    def given(self, case: Case) -> dict[str, Any]:
+        """The options of a call as the suite gives them: none at its default that is not taken."""
+        taken, defaults = self.keywords.get(case.operation), OPERATIONS[case.operation].options
+        return {k: x for k, x in case.options.items() if taken is None or k in taken or x != defaults[k]}
 
     def statement(self) -> str:
         """The line that makes `backend`."""
@@ -85,7 +93,7 @@ def script(
     setup, arguments = SOURCES.get(case.operation, ((), tuple(given)))
     lines += [line.format(**given) for line in setup]
     words = [given.get(name, name) for name in arguments]
-    words += [f"{name}={value!r}" for name, value in case.options.items()]
+    words += [f"{name}={value!r}" for name, value in source.given(case).items()]
     call = f"backend.{case.operation}({', '.join(words)})"
     if not gradient:
         return [*lines, f"print({_readable(case, call)})" if source.library else f"print({call})"]

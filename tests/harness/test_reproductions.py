@@ -22,8 +22,8 @@ import numpy as np
 array_library = "numpy"
 
 
-def whiten(x, mask, *, shift_mean=True, ddof=1, eps=1e-8):
-    return (x - x[mask].mean()) / np.sqrt(x[mask].var() + np.float32(eps)) if mask.any() else x
+def whiten(x, mask, *, ddof=1):  # the suite leaves out what it does not take, and so has the code to
+    return (x - x[mask].mean()) / np.sqrt(x[mask].var() + np.float32(1e-8)) if mask.any() else x
 """,
     "kl_estimate": """
 array_library = "torch"
