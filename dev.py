@@ -5,6 +5,7 @@ python3 dev.py test [pytest arguments]           run everything that a change mu
 python3 dev.py museum [--help]                   hold the suite against every wrong backend
 python3 dev.py alarms [--help]                   hold the suite against every right backend
 python3 dev.py mutants [--help]                  hold our own tests against small mistakes in the formulas
+python3 dev.py train ALGORITHM [--help]          train a language model, for example grpo --preset tiny
 python3 dev.py bench [--help]                    time our implementation, with --peers beside other libraries
 python3 dev.py constraints                       write constraints.txt anew, with the newest versions
 
@@ -35,8 +36,9 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "8")
 OUR_DTYPES = ("float64", "float32", "bfloat16")
 """What torch_impl is tested in when nothing else is asked for."""
 CONFORMANCE_EXTRAS = "torch"
-TEST_EXTRAS = "torch,test"
-BENCH_EXTRAS = "torch,bench"
+TRAIN_EXTRAS = "lora,train"
+TEST_EXTRAS = f"{TRAIN_EXTRAS},torch,test"
+BENCH_EXTRAS = "bench,torch,train"
 PEERS_VENV = ROOT / ".venv-peers"
 PEERS = (ADAPTERS / "verl-requirements.txt", ROOT / "tests" / "benchmarks" / "peers-requirements.txt")
 
@@ -88,6 +90,12 @@ def mutants(arguments: list[str]) -> int:
     """Make small mistakes in the formulas, and return 0 if our tests see nearly all of them."""
     ensure_installed(TEST_EXTRAS)
     return run(python("-m", "tests.mutants", *arguments))
+
+
+def train(arguments: list[str]) -> int:
+    """Train a language model: `python -m torch_impl.train` with what it needs, where the caller is."""
+    ensure_installed(TRAIN_EXTRAS)
+    return run(python("-m", "torch_impl.train", *arguments), Path.cwd())
 
 
 def bench(arguments: list[str]) -> int:
@@ -225,9 +233,9 @@ def pytest(folder: str, arguments: list[str]) -> list[str]:
     return python("-m", "pytest", "-c", "pyproject.toml", folder, *arguments)
 
 
-def run(command: list[str]) -> int:
-    """Run a command in the project's folder and return its exit status."""
-    with subprocess.Popen(command, cwd=ROOT) as process:
+def run(command: list[str], folder: Path = ROOT) -> int:
+    """Run a command in a folder, the project's by default, and return its exit status."""
+    with subprocess.Popen(command, cwd=folder) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -284,6 +292,7 @@ def main(arguments: list[str]) -> int:
         "museum": museum,
         "alarms": alarms,
         "mutants": mutants,
+        "train": train,
         "bench": bench,
         "constraints": constraints,
     }
