@@ -116,7 +116,7 @@ def _call(
 ) -> Call:
     operation = OPERATIONS[family.operation]
     arguments = rounded(observation.arguments, dtype)
-    options = consistent(operation.name, options)
+    options = consistent(operation.name, options, arguments)
     case = Case(operation.name, arguments, options, dtype, observation.name, exact=observation.exact)
     upstream: tuple[np.ndarray, ...] = ()
     if observation.gradient:

@@ -15,7 +15,7 @@ import numpy as np
 from conformance.draws import ByHypothesis, Draw
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED, Argument, Operation
-from conformance.values import consistent, log_ratios, numbers_of, option_values, ordinary_value
+from conformance.values import IN_PAIRS, consistent, log_ratios, numbers_of, option_values, ordinary_value
 from reference.numbers.formats import FORMATS, Format
 
 ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5), (1, 2, 3, 4, 5, 7, 24), (1, 3, 7, 12, 64)
@@ -28,6 +28,9 @@ FEW_POSITIONS = 5
 
 VOCABULARY, DIMENSIONS = (2, 1, 3, 5), (2, 1, 3, 5)
 """Sizes of the vocabulary and of parameter vectors."""
+
+EVEN_ROWS, STATES, ACTIONS = (2, 4), (2, 1, 3), (2, 3, 1)
+"""Rows that may be read in pairs, and sizes of a table."""
 
 Limits = Mapping[str, tuple[Any, ...]]
 """The values that a backend takes of the options which it cannot vary freely."""
@@ -83,7 +86,9 @@ MASK_REGIONS = ("holes", "empty-rows", "nothing-active", "one-active")
 SHAPE_REGIONS = ("one-token", "one-row", "square")
 
 
-ORDINARY_SIZES = {"B": 3, "T": 5, "V": 4, "N": 4, "D": 3}
+ORDINARY_SIZES = {"B": 3, "T": 5, "V": 4, "N": 4, "D": 3, "S": 3, "A": 3, "A+1": 4}
+PAIRS = {"train_step": {"B": 4, "T": 3}}
+"""The operations that may read rows in pairs, and other sizes of theirs."""
 
 
 def ordinary(
@@ -92,8 +97,10 @@ def ordinary(
     """A plain call: dense normal numbers, nothing masked, terminated rows, one value of each option."""
     rng, form = np.random.default_rng(seed), FORMATS[dtype]
     arguments: dict[str, Any] = {}
+    lengths = {**ORDINARY_SIZES, **PAIRS.get(operation, {}), **(sizes or {})}
+    lengths["B"] += lengths["B"] % 2 if operation in PAIRS else 0
     for argument in OPERATIONS[operation].arguments:
-        shape = tuple({**ORDINARY_SIZES, **(sizes or {})}[letter] for letter in argument.shape)
+        shape = tuple(lengths[letter] for letter in argument.shape)
         arguments[argument.name] = _dense(argument, shape, form, rng, arguments)
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = np.zeros_like(arguments["bootstrap_value"])
@@ -119,8 +126,8 @@ def _dense(
             return np.ones(shape, dtype=bool)
         case "ids":
             return rng.integers(0, 2, shape)
-        case "tokens":
-            return rng.integers(0, others[argument.beside].shape[-1], shape)
+        case "tokens" | "states":
+            return rng.integers(0, _count(argument, others), shape)
         case "matrix":
             factor = rng.integers(-2, 3, shape)
             return np.asarray(factor @ factor.T + np.eye(len(factor)), dtype=np.float64)
@@ -130,8 +137,16 @@ def _dense(
     if argument.domain == "value":
         return form.round(offset + scale * numbers)
     return form.round(
-        {"logprob": -np.abs(numbers), "weight": np.abs(numbers)}.get(argument.domain, scale * numbers)
+        {"logprob": -np.abs(numbers), "weight": np.abs(numbers), "table": numbers}.get(
+            argument.domain, scale * numbers
+        )
     )
+
+
+def _count(argument: Argument, others: dict[str, Any]) -> int:
+    """How many tokens, or states, there are to choose from."""
+    lengths: tuple[int, ...] = others[argument.beside].shape
+    return lengths[-1] if argument.kind == "tokens" else lengths[0]
 
 
 @st.composite
@@ -159,28 +174,35 @@ def draw_case(
 ) -> Case:
     """The call that a source of choices makes of a region."""
     op, form = OPERATIONS[operation], FORMATS[dtype]
-    positions = FEW_POSITIONS if any("V" in argument.shape for argument in op.arguments) else max_tokens
-    sizes = _sizes(draw, region, min(max_tokens, positions))
+    costly = any({"V", "S"}.intersection(argument.shape) for argument in op.arguments)
+    tokens = min(max_tokens, FEW_POSITIONS if costly else max_tokens)
+    sizes = _sizes(draw, operation, region, tokens, limits or {})
     arguments: dict[str, Any] = {}
     for argument in op.arguments:
         shape = tuple(sizes[letter] for letter in argument.shape)
         arguments[argument.name] = _argument(draw, argument, region, form, shape, arguments)
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = _bootstrap(draw, region, arguments["bootstrap_value"])
-    options = _options(draw, op, region == "exact", limits or {}, fixed or {})
+    options = _options(draw, op, region == "exact", limits or {}, fixed or {}, arguments)
     return Case(operation, arguments, options, dtype, region, exact=region == "exact")
 
 
-def _sizes(draw: Draw, region: str, max_tokens: int) -> dict[str, int]:
+def _sizes(draw: Draw, operation: str, region: str, max_tokens: int, limits: Limits) -> dict[str, int]:
     """A length for each letter; N shares B's, because no operation has both."""
-    rows, tokens = _shape(draw, region, max_tokens)
-    return {
+    counts = EVEN_ROWS if operation in PAIRS else ROWS
+    single = 1 if any(x not in IN_PAIRS for x in limits.get("algorithm", ("",))) else counts[0]
+    rows, tokens = _shape(draw, (single,) if region == "one-row" else counts, region, max_tokens)
+    sizes = {
         "B": rows,
         "N": rows,
         "T": tokens,
         "V": draw.one_of(*VOCABULARY),
         "D": draw.one_of(*DIMENSIONS),
     }
+    if operation in PAIRS:
+        actions = draw.one_of(*ACTIONS)
+        sizes |= {"S": draw.one_of(*STATES), "A": actions, "A+1": actions + 1}
+    return sizes
 
 
 def _argument(
@@ -196,8 +218,8 @@ def _argument(
         return _mask(draw, region, *shape)
     if argument.kind == "optional" and draw.one_of(True, False):
         return None
-    if argument.kind in ("ids", "tokens") and region != "generic":
-        count = others[argument.beside].shape[-1] if argument.kind == "tokens" else 3
+    if argument.kind in ("ids", "tokens", "states") and region != "generic":
+        count = 3 if argument.kind == "ids" else _count(argument, others)
         return np.asarray(_bytes(draw, shape) % count, dtype=np.int64)
     if region == "generic" or argument.kind == "matrix":
         rng = np.random.default_rng(draw.between(0, 2**32 - 1))
@@ -218,9 +240,9 @@ def _argument(
     return numbers
 
 
-def _shape(draw: Draw, region: str, max_tokens: int) -> tuple[int, int]:
+def _shape(draw: Draw, counts: tuple[int, ...], region: str, max_tokens: int) -> tuple[int, int]:
     fewest = 2 if region in ("empty-rows", "square") else 1
-    rows = 1 if region == "one-row" else _length(draw, ROWS, fewest, ROWS[-1])
+    rows = counts[0] if region == "one-row" else _length(draw, counts, fewest, counts[-1])
     if region == "square":
         return rows, rows
     if region == "close":
@@ -268,7 +290,12 @@ def _bootstrap(draw: Draw, region: str, drawn: np.ndarray) -> np.ndarray:
 
 
 def _options(
-    draw: Draw, operation: Operation, exact: bool, limits: Limits, fixed: dict[str, Any]
+    draw: Draw,
+    operation: Operation,
+    exact: bool,
+    limits: Limits,
+    fixed: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name in operation.options:
@@ -276,7 +303,7 @@ def _options(
         allowed = limits.get(name, values)
         accepted = tuple(v for v in values if v in allowed) or tuple(allowed)
         options[name] = fixed[name] if name in fixed else draw.one_of(*accepted)
-    return consistent(operation.name, options)
+    return consistent(operation.name, options, arguments)
 
 
 def _bytes(draw: Draw, shape: tuple[int, ...]) -> np.ndarray:

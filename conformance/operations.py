@@ -1,6 +1,7 @@
 """The operations of the protocol: names, positions and meanings are fixed.
 
-B is the batch, T the response length, V the vocabulary, N samples or pairs, D parameters. Every array
+B is the batch, T the response length, V the vocabulary, N samples or pairs, D parameters, S states, A
+actions. Every array
 argument of kind "real" that has the mask's shape may hold anything at masked positions, and outputs there
 are unspecified.
 """
@@ -15,6 +16,7 @@ from reference import (
     policy_loss,
     preference,
     reward,
+    training,
     trust_region,
     value_loss,
 )
@@ -325,6 +327,48 @@ TRUST_REGION = (
     ),
 )
 
+TRAINING = (
+    Operation(
+        "train_step",
+        (
+            Argument("parameters", ("S", "A+1"), domain="table"),
+            Argument("ref_logits", ("S", "A"), domain="table"),
+            Argument("states", BT, "states", beside="ref_logits"),
+            Argument("actions", BT, "tokens", beside="ref_logits"),
+            Argument("rewards", BT),
+            MASK,
+            BOOTSTRAP,
+            GROUP_IDS,
+        ),
+        {
+            "algorithm": REQUIRED,
+            "learning_rate": REQUIRED,
+            "optimizer": "sgd",
+            "max_grad_norm": None,
+            "clip_eps": 1e-6,
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "adam_eps": 1e-8,
+            "epochs": 1,
+            "minibatch_rows": None,
+            "gamma": 1.0,
+            "lam": 0.95,
+            "clip_low": 0.2,
+            "clip_high": 0.2,
+            "value_clip": None,
+            "value_coef": 0.5,
+            "kl_coef": 0.04,
+            "aggregation": "token-mean",
+            "beta": 0.1,
+            "max_kl": 0.01,
+            "cg_iters": 10,
+            "damping": 0.1,
+        },
+        training.train_step,
+        result=("S", "A+1"),
+    ),
+)
+
 CHAPTERS = {
     "gae": GAE,
     "importance_sampling": IMPORTANCE_SAMPLING,
@@ -335,6 +379,7 @@ CHAPTERS = {
     "preference": PREFERENCE,
     "group": GROUP,
     "trust_region": TRUST_REGION,
+    "training": TRAINING,
 }
 """The operations by chapter."""
 

@@ -160,7 +160,7 @@ def grade(case: Case, got: np.ndarray) -> float:
 
 def judged(case: Case, values: np.ndarray) -> list[tuple[int, ...]]:
     """List the positions of a result that the protocol specifies: those under mask True."""
-    mask = case.arguments.get("mask")
+    mask = case.arguments.get("mask") if OPERATIONS[case.operation].of_tokens else None
     return [i for i in np.ndindex(values.shape) if mask is None or mask.shape != values.shape or mask[i]]
 
 

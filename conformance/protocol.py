@@ -16,8 +16,8 @@ class Argument:
     shape: tuple[str, ...]
     kind: str = "real"
     """"real"; "optional" (real, or None); "mask" (boolean, True at tokens that take part); "ids" (integers);
-    "tokens" (integers below the last length of the argument it stands beside); "matrix" (symmetric, positive
-    definite)."""
+    "tokens" and "states" (integers below the last, or the first, length of the argument they stand beside);
+    "matrix" (symmetric, positive definite)."""
     domain: str = "value"
     """What its numbers are: see `conformance.values`."""
     beside: str = ""
@@ -44,6 +44,12 @@ class Operation:
     """Names of the scalars, when the result is a dict of them."""
     constant: bool = False
     """True when no gradient may flow through the result."""
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the result, or a gradient, has a number for every token."""
+        inputs = (a.shape for a in self.arguments if a.name in self.differentiable)
+        return any("T" in shape for shape in (self.result, *inputs))
 
     def dimensions(self, arguments: dict[str, Any]) -> dict[str, int]:
         """Read B, T ... off the arguments of a call."""

@@ -15,7 +15,7 @@ from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, judged, permitted, permitted_gradients
 from conformance.parts import denominator, part, parts, rows_of, with_a_part_without_tokens
 from conformance.run import Run
-from conformance.values import consistent, option_values
+from conformance.values import consistent, option_values, reads
 from reference.numbers.formats import FORMATS
 
 ANY_MASK = ("adversarial", "holes", "empty-rows")
@@ -48,6 +48,8 @@ BOUNDED = {"conjugate_gradient": {"max_iters": 1}, "trust_region_step": {"cg_ite
 """Options with which the answers of few bits are decided."""
 STATISTICS = ("whiten", "group_advantages", "rloo_advantages")
 """The operations whose rows depend on each other by their definition."""
+IN_ORDER = ("train_step",)
+"""The operations in which the order of rows says what belongs together."""
 BY_ROWS = tuple(
     name
     for name in BATCHED
@@ -116,16 +118,16 @@ def test_padding(run: Run) -> None:
         upstream = run.upstream(case)
         slopes = _right_gradients(run, case, upstream)
         for left, right in ((0, 3), (2, 0)):
-            padded = case.with_arguments(**{n: _pad(x, left, right) for n, x in case.arguments.items()})
-            run.judge(case, _cut(run.call(padded), left, right), allowed)
+            padded = case.with_arguments(**_padded(case, left, right))
+            run.judge(case, _cut(case, run.call(padded), left, right), allowed)
             for name, got in _gradients(run, padded, list(slopes), upstream).items():
-                run.judge(case, _cut(got, left, right), slopes[name], name, upstream)
+                run.judge(case, _cut(case, got, left, right), slopes[name], name, upstream)
 
     run.over(("generic", "adversarial", "truncated"), check)
 
 
 @clauses("contract.permutation")
-@operations(*BATCHED)
+@operations(*(name for name in BATCHED if name not in IN_ORDER))
 def test_permutation(run: Run) -> None:
     """Permuting the rows permutes the result and its gradients."""
 
@@ -228,9 +230,9 @@ def test_options_used(run: Run) -> None:
             raise Limited("no option can be varied")
         allowed, got = permitted(case), run.call(case)
         for name, value in case.options.items():
-            for other in choices[name]:
+            for other in choices[name] if reads(case.operation, case.options, name) else ():
                 variant = case.with_options(**{name: other})
-                if variant.options != consistent(case.operation, variant.options):
+                if variant.options != consistent(case.operation, variant.options, case.arguments):
                     continue
                 if other == value or not _apart(case, allowed, permitted(variant), got):
                     continue
@@ -324,26 +326,34 @@ def _reversed(x: Any) -> Any:
 def _filled(case: Case, fillings: tuple[float, ...]) -> Case:
     """Put fillings, in turns, at masked positions, and where a row without active tokens has one number."""
     mask = case.arguments["mask"]
-    takes_part = {mask.shape: mask, mask.shape[:1]: mask.any(axis=1)}
-    filled = {n: x for n, x in case.arguments.items() if x is not None and x.dtype == np.float64}
+    takes_part = {("B", "T"): mask, ("B",): mask.any(axis=1)}
+    filled = {
+        a: case.arguments[a.name] for a in OPERATIONS[case.operation].arguments if a.shape in takes_part
+    }
+    numbers = {a: x for a, x in filled.items() if x is not None and x.dtype == np.float64}
     return case.with_arguments(
         **{
-            name: np.where(takes_part[x.shape], x, fillings[k % len(fillings)])
-            for k, (name, x) in enumerate(filled.items())
+            a.name: np.where(takes_part[a.shape], x, fillings[k % len(fillings)])
+            for k, (a, x) in enumerate(numbers.items())
         }
     )
 
 
-def _cut(got: np.ndarray, left: int, right: int) -> np.ndarray:
+def _cut(case: Case, got: np.ndarray, left: int, right: int) -> np.ndarray:
     """Take appended columns away again."""
-    return got[:, left : got.shape[1] - right] if got.ndim == 2 else got
+    of_tokens = OPERATIONS[case.operation].of_tokens and got.ndim == 2
+    return got[:, left : got.shape[1] - right] if of_tokens else got
 
 
-def _pad(x: Any, left: int, right: int) -> Any:
-    """Append masked columns to an array of rows; they hold ones, and False in a mask."""
-    if np.ndim(x) < 2:
-        return x
-    return np.pad(x, ((0, 0), (left, right)), constant_values=x.dtype.type(x.dtype != bool))
+def _padded(case: Case, left: int, right: int) -> dict[str, Any]:
+    """Append masked columns to the arrays of tokens: ones, False in a mask, 0 in what is counted from 0."""
+    found = {a.name: case.arguments[a.name] for a in OPERATIONS[case.operation].arguments if "T" in a.shape}
+    return {
+        name: x
+        if x is None
+        else np.pad(x, ((0, 0), (left, right)), constant_values=x.dtype.type(x.dtype == np.float64))
+        for name, x in found.items()
+    }
 
 
 def _conforms_and_differentiates_there(

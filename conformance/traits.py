@@ -45,7 +45,7 @@ def _masked(backend: Backend, call: Call) -> Iterator[Trait]:
     elif same and finite:
         yield Trait("numbers at masked positions do not matter, NaN included", "contract.masked-nonfinite")
     mask = call.case.arguments["mask"]
-    if answer.got.shape == mask.shape:
+    if OPERATIONS[call.case.operation].result == ("B", "T"):
         zero = not answer.got[~mask].any()
         yield Trait(
             "0 at masked positions" if zero else "numbers other than 0 at masked positions",
@@ -56,10 +56,11 @@ def _masked(backend: Backend, call: Call) -> Iterator[Trait]:
 def _unmoved(backend: Backend, answer: Answer, number: float) -> bool | None:
     """Whether the judged answers are the same with a number at all masked positions; None if refused."""
     case, mask = answer.call.case, answer.call.case.arguments["mask"]
+    of_tokens = [a.name for a in OPERATIONS[case.operation].arguments if a.shape == ("B", "T")]
     filled = {
         name: np.where(mask, x, number)
         for name, x in case.arguments.items()
-        if x is not None and x.dtype == np.float64 and x.shape == mask.shape
+        if name in of_tokens and x is not None and x.dtype == np.float64
     }
     other = ask(backend, replace(answer.call, case=case.with_arguments(**filled)))
     if not isinstance(other, Answer):

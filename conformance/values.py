@@ -1,8 +1,9 @@
 """The numbers that inputs are made of: tables from simple to nasty, by what an argument means.
 
 The domain of an argument says what its numbers are: "value" (rewards, values, advantages, scores), "logprob"
-(at most 0), "logit", "log-weight", "weight" (at least 0). A log-probability that stands beside another one,
-of an older or a reference policy, is that one less a log-ratio from a table of its own.
+(at most 0), "logit", "log-weight", "weight" (at least 0), "table" (what is trained, of moderate size). A
+log-probability that stands beside another one, of an older or a reference policy, is that one less a
+log-ratio from a table of its own.
 """
 
 import math
@@ -22,6 +23,7 @@ EXACT = {
     "logit": (0.0,),
     "log-weight": (0.0,),
     "weight": (1.0, 0.0, 2.0, 0.5, 4.0, 0.25),
+    "table": (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 0.25),
 }
 """Small dyadic numbers, by domain; where a formula takes an exponential, only what it takes exactly."""
 
@@ -67,6 +69,8 @@ def _nasty(domain: str, form: Format, largest: float) -> tuple[float, ...]:
     match domain:
         case "logprob":
             values = [-x for x in small if x <= 1e3]
+        case "table":
+            values = [sign * x for x in small if x <= 3.0 for sign in (1.0, -1.0)]
         case "weight":
             values = [x for x in (1.0, 0.0, *small) if x <= 1e3]
         case "log-weight":
@@ -144,6 +148,26 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "damping": ((0.0, 1.0), (0.0, 0.1)),
     "backtrack": ((0.5, 0.25), (0.5, 0.8)),
     "max_steps": _same(10, 1, 3),
+    "algorithm": _same("ppo", "grpo", "dpo", "reward-model", "trpo"),
+    "learning_rate": ((0.5, 1.0, 0.25), (0.1, 0.5)),
+    "optimizer": _same("sgd", "adam"),
+    "max_grad_norm": ((None, 4.0, 0.5), (None, 0.1, 8.0)),
+    "clip_eps": _same(1e-6, 0.0, 0.125),
+    "beta1": ((0.5,), (0.9, 0.5)),
+    "beta2": ((0.5,), (0.999, 0.5)),
+    "adam_eps": ((0.5,), (1e-8, 0.01)),
+    "epochs": _same(1, 2),
+    "minibatch_rows": _same(None, 2),
+    "train_step.gamma": ((1.0, 0.5), (1.0, 0.9)),
+    "train_step.lam": ((1.0, 0.5), (0.95, 0.5)),
+    "train_step.clip_low": ((0.5, 0.25), (0.2, 0.1)),
+    "train_step.clip_high": ((0.5, 1.0), (0.2, 0.28)),
+    "train_step.value_clip": ((None, 0.5), (None, 0.2)),
+    "value_coef": ((0.5, 1.0), (0.5, 1.0)),
+    "train_step.kl_coef": ((0.5,), (0.04, 1.0)),
+    "train_step.max_kl": ((0.5,), (0.01, 0.5)),
+    "train_step.cg_iters": _same(1, 2, 10),
+    "train_step.damping": ((1.0, 0.0), (0.1, 0.0)),
 }
 """Values of each option: those for exact inputs, and those for the others, simplest first."""
 
@@ -153,10 +177,44 @@ ORDINARY: dict[str, Any] = {
 """A plain value of an option, where it is not the first of its table."""
 
 
-def consistent(operation: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Set right what only goes together: label smoothing has a meaning for one type of loss alone."""
+IN_PAIRS = ("dpo", "reward-model")
+DESCENT = ("optimizer", "max_grad_norm", "epochs", "minibatch_rows", "learning_rate")
+CLIPPED = ("clip_low", "clip_high", "aggregation")
+READ: dict[str, tuple[str, ...]] = {
+    "ppo": (*DESCENT, *CLIPPED, "gamma", "lam", "value_clip", "value_coef"),
+    "grpo": (*DESCENT, *CLIPPED, "kl_coef"),
+    "dpo": (*DESCENT, "beta"),
+    "reward-model": DESCENT,
+    "trpo": ("gamma", "lam", "max_kl", "cg_iters", "damping"),
+}
+"""What each algorithm of `train_step` reads of its options."""
+
+
+def reads(operation: str, options: dict[str, Any], name: str) -> bool:
+    """Whether an option can matter, the others being what they are."""
+    if operation != "train_step" or name == "algorithm":
+        return True
+    read = {*READ[options["algorithm"]]}
+    if "optimizer" in read and options["optimizer"] == "adam":
+        read |= {"beta1", "beta2", "adam_eps"}
+    if "max_grad_norm" in read and options["max_grad_norm"] is not None:
+        read.add("clip_eps")
+    return name in read
+
+
+def consistent(
+    operation: str, options: dict[str, Any], arguments: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Set right what only goes together.
+
+    Label smoothing has a meaning for one type of loss alone, and an algorithm that reads pairs is not asked
+    about an odd number of rows.
+    """
     if operation == "dpo_loss" and options["loss_type"] != "sigmoid":
         return {**options, "label_smoothing": 0.0}
+    if operation == "train_step" and options["algorithm"] in IN_PAIRS:
+        odd = arguments is not None and len(arguments["states"]) % 2
+        return {**options, "algorithm": "ppo"} if odd else options
     return options
 
 

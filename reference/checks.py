@@ -80,6 +80,12 @@ def open_unit_interval(name: str, x: Any) -> None:
         raise ValueError(f"{name} must be a number strictly between 0 and 1, got {_describe(x)}")
 
 
+def below_one(name: str, x: Any) -> None:
+    """Check a hyper-parameter that lies in [0, 1); balls and symbols pass."""
+    if not (_is_object(x) or (_is_number(x) and 0.0 <= x < 1.0)):
+        raise ValueError(f"{name} must be a number of at least 0 and below 1, got {_describe(x)}")
+
+
 def non_negative(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and at least 0; balls and symbols pass."""
     if not (_is_object(x) or (_is_number(x) and 0.0 <= x < np.inf)):

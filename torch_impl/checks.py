@@ -44,6 +44,12 @@ def open_unit_interval(name: str, x: Any) -> None:
         raise ValueError(f"{name} must be a number strictly between 0 and 1, got {_describe(x)}")
 
 
+def below_one(name: str, x: Any) -> None:
+    """Check a hyper-parameter that lies in [0, 1)."""
+    if not _is_number(x) or not 0.0 <= x < 1.0:
+        raise ValueError(f"{name} must be a number of at least 0 and below 1, got {_describe(x)}")
+
+
 def non_negative(name: str, x: Any) -> None:
     """Check a hyper-parameter that is finite and at least 0."""
     if not _is_number(x) or not 0.0 <= x < math.inf:

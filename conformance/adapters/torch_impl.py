@@ -16,6 +16,7 @@ from torch_impl.logprobs import token_entropy, token_logprobs
 from torch_impl.policy_loss import aggregate, kl_penalty_loss, policy_loss, policy_metrics
 from torch_impl.preference import dpo_loss, implicit_rewards, sequence_logprobs
 from torch_impl.reward import reward_model_loss, shaped_rewards
+from torch_impl.training import train_step
 from torch_impl.trust_region import backtracking_line_search, conjugate_gradient, trust_region_step
 from torch_impl.value_loss import value_loss
 
@@ -49,6 +50,7 @@ __all__ = [
     "td_errors",
     "token_entropy",
     "token_logprobs",
+    "train_step",
     "truncated_importance_weights",
     "trust_region_step",
     "value_loss",

@@ -12,6 +12,7 @@ from conformance.conventions import (
     policy_loss,
     preference,
     reward,
+    training,
     trust_region,
     value_loss,
 )
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
         preference,
         group,
         trust_region,
+        training,
     )
     for family in chapter.FAMILIES
 }

@@ -162,8 +162,9 @@ class Recorder(Run):
     def _specified(self, case: Case) -> bool:
         """Whether each answer is: not where NaN or infinity takes part, and a test looks at others alone."""
         mask = case.arguments.get("mask")
-        real = [x for x in case.arguments.values() if x is not None and x.dtype == np.float64]
-        active = [x[mask] if mask is not None and x.shape == mask.shape else x for x in real]
+        given = {a: case.arguments[a.name] for a in OPERATIONS[case.operation].arguments}
+        real = {a: x for a, x in given.items() if x is not None and x.dtype == np.float64}
+        active = [x[mask] if mask is not None and a.shape == ("B", "T") else x for a, x in real.items()]
         return FILLED.issuperset(self.clauses) or all(np.isfinite(x).all() for x in active)
 
     def _latest(self, case: Case) -> Demand:

@@ -92,7 +92,8 @@ def negative(result: Any, arguments: tuple[Any, ...], _call: int) -> Any:
     """The wrong sign; an array also off by its arguments and by where an element stands."""
     if np.ndim(result) == 0:
         return -result
-    alike = [x for x in arguments if np.shape(x) == np.shape(result) and x.dtype != bool]
+    arrays = [x for x in arguments if isinstance(x, np.ndarray)]
+    alike = [x for x in arrays if x.shape == np.shape(result) and x.dtype != bool]
     places = np.indices(np.shape(result)).sum(axis=0)
     return sum(alike[1:], -result + sum(np.square(x) for x in alike[:1]) + places)
 

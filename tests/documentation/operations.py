@@ -35,7 +35,9 @@ def _cells(operation: Operation) -> tuple[str, str, str, str]:
 
 
 def _argument(argument: Argument) -> str:
-    kind = {"ids": " int", "tokens": " int", "mask": " bool", "optional": " or None"}.get(argument.kind, "")
+    kind = {"ids": " int", "tokens": " int", "states": " int", "mask": " bool", "optional": " or None"}.get(
+        argument.kind, ""
+    )
     return f"{argument.name} {_shape(argument.shape)}{kind}"
 
 

@@ -30,6 +30,7 @@ from tests.formulas import (
     scalar_policy_loss,
     scalar_preference,
     scalar_reward,
+    scalar_training,
     scalar_trust_region,
     scalar_value_loss,
 )
@@ -47,6 +48,7 @@ CHAPTERS = {
     "preference": scalar_preference,
     "group": scalar_group,
     "trust_region": scalar_trust_region,
+    "training": scalar_training,
 }
 """The second definitions by chapter."""
 
@@ -81,8 +83,10 @@ def second(operation: Operation, definition: Callable[..., Any], call: Call) -> 
     """Run a second definition on a call."""
     arguments, mask = call.case.arguments, call.case.arguments.get("mask")
     options = {name: Fraction(x) if type(x) is float else x for name, x in call.case.options.items()}
+    masks = {a.name: mask if a.shape == ("B", "T") else None for a in operation.arguments}
     lists = [
-        _as_list(x, name if name in operation.differentiable else "", mask) for name, x in arguments.items()
+        _as_list(x, name if name in operation.differentiable else "", masks[name])
+        for name, x in arguments.items()
     ]
 
     with mpmath.workdps(DIGITS):
@@ -185,7 +189,7 @@ def _as_list(x: Any, name: str, mask: Any, index: tuple[int, ...] = ()) -> Any:
 def _exact(x: np.ndarray, name: str, mask: Any, index: tuple[int, ...]) -> Any:
     if not _is_real(x):
         return x[index].item()
-    if mask is not None and mask.shape == x.shape and not mask[index]:
+    if mask is not None and not mask[index]:
         return None
     if np.isinf(x[index]):
         return float(x[index])

@@ -21,6 +21,9 @@ FLOAT64 = FORMATS["float64"]
 LONGEST = {"B": 3, "T": 4, "V": 4, "N": 4, "D": 3}
 """The longest that each dimension gets; of positions with a vocabulary there are fewer."""
 
+OF_TABLES = {"B": 4, "T": 2, "S": 2, "A": 3, "A+1": 4}
+"""The longest where a table is trained: rows may be read in pairs."""
+
 LARGEST, LARGEST_LOGARITHM = 1e4, 300.0
 """Past the second, exponentials overflow float64, and what floats give is no longer the formula's."""
 
@@ -55,6 +58,8 @@ MORE: dict[str, tuple[Any, ...]] = {
     "clip": (1e5,),
     "clip_low": (1.0,),
     "clip_high": (2.0,),
+    "train_step.lam": (),
+    "train_step.max_kl": (),
 }
 """Values of options beside the suite's."""
 
@@ -93,8 +98,9 @@ def calls(operation: str) -> st.SearchStrategy[Call]:
     """Draw calls of an operation, from as many bytes as its longest call takes."""
     op = OPERATIONS[operation]
     arrays = [argument.shape for argument in op.arguments] + [op.result]
-    numbers = sum(int(np.prod([LONGEST.get(letter, 1) for letter in shape])) for shape in arrays)
-    size = len(LONGEST) + numbers + len(op.options) + EXTRA_CHOICES
+    longest = LONGEST | OF_TABLES if _of_tables(op) else LONGEST
+    numbers = sum(int(np.prod([longest.get(letter, 1) for letter in shape])) for shape in arrays)
+    size = len(longest) + numbers + len(op.options) + EXTRA_CHOICES
     return st.binary(min_size=size, max_size=size).map(lambda raw: _call(operation, raw))
 
 
@@ -110,7 +116,9 @@ def values_of(operation: str, option: str) -> tuple[Any, ...]:
 def _call(operation: str, raw: bytes) -> Call:
     op, tape = OPERATIONS[operation], Tape(np.frombuffer(raw, dtype=np.uint8))
     fewer = {"B": 2, "T": 2} if any("V" in argument.shape for argument in op.arguments) else {}
-    sizes = {letter: 1 + int(tape.take(1)[0]) % most for letter, most in (LONGEST | fewer).items()}
+    longest = LONGEST | (OF_TABLES if _of_tables(op) else fewer)
+    sizes = {letter: 1 + int(tape.take(1)[0]) % most for letter, most in longest.items()}
+    sizes |= {"A+1": sizes["A"] + 1} if _of_tables(op) else {}
     arguments: dict[str, Any] = {}
     for argument in op.arguments:
         shape = tuple(sizes[letter] for letter in argument.shape)
@@ -119,9 +127,15 @@ def _call(operation: str, raw: bytes) -> Call:
     if operation == "whiten" and len(set(arguments["x"][arguments["mask"]])) < 2:
         options["eps"] = options["eps"] or 1.0  # what is assumed of equal values
     arguments = _with_garbage(op, arguments, tape.choose(GARBAGE))
-    case = Case(operation, arguments, consistent(operation, options), "float64", "second definition")
+    options = consistent(operation, options, arguments)
+    case = Case(operation, arguments, options, "float64", "second definition")
     upstream = _numbers("value")[tape.take(*op.result_shape(arguments))]
     return Call(case, upstream, in_floats=tape.choose((True, False, False, False)))
+
+
+def _of_tables(operation: Operation) -> bool:
+    """Whether a table is trained."""
+    return "A+1" in operation.result
 
 
 def _argument(tape: Tape, argument: Argument, shape: tuple[int, ...], others: dict[str, Any]) -> Any:
@@ -130,6 +144,10 @@ def _argument(tape: Tape, argument: Argument, shape: tuple[int, ...], others: di
             return tape.take(*shape) >= 64
         case "ids":
             return IDS[tape.take(*shape) % len(IDS)]
+        case "states":
+            return np.asarray(tape.take(*shape) % len(others[argument.beside]), dtype=np.int64)
+        case "tokens" if others[argument.beside].ndim == 2:
+            return np.asarray(tape.take(*shape) % others[argument.beside].shape[-1], dtype=np.int64)
         case "tokens":
             logits = others[argument.beside]
             tokens = np.asarray(tape.take(*shape) % logits.shape[-1], dtype=np.int64)

@@ -33,11 +33,17 @@ KINDS = (
         ("backtrack", "success_rate", "epsilon"),
     ),
     Kind(
+        "a number of at least 0 and below 1",
+        (-0.1, 1.0, 1.5, -1, 1, NAN, INFINITY, *NO_NUMBERS),
+        ("beta1", "beta2"),
+    ),
+    Kind(
         "a finite number of at least 0",
         (-1e-8, -1, INFINITY, NAN, *NO_NUMBERS),
         (
             *("eps", "clip_low", "clip_high", "kl_coef", "clip", "tol", "max_kl", "cg_tol", "damping"),
-            *("coef", "n_steps", "entropy_coef"),
+            *("trained", "frozen"),
+            *("coef", "n_steps", "entropy_coef", "learning_rate", "clip_eps", "value_coef"),
         ),
     ),
     Kind(
@@ -45,7 +51,7 @@ KINDS = (
         (0.0, -1.0, 0, INFINITY, NAN, *NO_NUMBERS),
         (
             *("log_ratio_clip", "value_clip", "cap", "horizon", "target", "temperature", "beta"),
-            *("group_size", "max_length", "buffer", "sigma"),
+            *("group_size", "max_length", "buffer", "sigma", "max_grad_norm", "adam_eps"),
         ),
     ),
     Kind("a finite number above 1", (1.0, 0.5, -2.0, 1, INFINITY, NAN, *NO_NUMBERS), ("dual_clip",)),
@@ -53,16 +59,20 @@ KINDS = (
     Kind(
         "an integer of at least 1",
         (0, -1, 1.5, 2.0, NAN, True, None, "2", [2]),
-        ("n", "max_iters", "cg_iters", "max_steps", "count"),
+        ("n", "max_iters", "cg_iters", "max_steps", "count", "epochs", "minibatch_rows"),
     ),
     Kind("an integer of at least 0", (-1, 0.5, 1.0, NAN, True, None, "1"), ("ddof",)),
-    Kind("True or False", (1, 0, None, "no", 0.0, [True]), ("shift_mean", "self_normalized", "average")),
+    Kind(
+        "True or False",
+        (1, 0, None, "no", 0.0, [True]),
+        ("shift_mean", "self_normalized", "average", "reward_model"),
+    ),
     Kind(
         "one of ",
         ("none of them", "", None, 1, ("token",), np.array(["k1"])),
         (
             *("masked", "mode", "estimator", "ratio_level", "aggregation", "empty_rows", "scale"),
-            "loss_type",
+            *("loss_type", "algorithm", "optimizer"),
         ),
     ),
 )

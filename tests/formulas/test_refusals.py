@@ -23,7 +23,7 @@ from tests.formulas.refusals import (
 )
 
 Formula = tuple[Callable[..., Any], Convert]
-DTYPES = {"mask": bool, "ids": int, "tokens": int}
+DTYPES = {"mask": bool, "ids": int, "tokens": int, "states": int}
 """The dtypes of arguments that are no floats, by their kind."""
 
 

@@ -12,9 +12,11 @@ from reference import (
     group,
     importance_sampling,
     logprobs,
+    optimizer,
     policy_loss,
     preference,
     reward,
+    training,
     trust_region,
     value_loss,
 )
@@ -54,6 +56,13 @@ CALLS: tuple[tuple[Any, dict[str, Any], dict[str, Any]], ...] = (
     (importance_sampling.normal_weight_variance, {"distance": 1.0}, {"sigma": 2.0}),
     (importance_sampling.trajectory_weight_variance, {"chi_squares": "N"}, {}),
     (logprobs.probabilities, {"logits": "BTV"}, {"temperature": 1.0}),
+    (optimizer.clip_by_norm, {"gradient": "SA"}, {"max_grad_norm": 1.0, "clip_eps": 0.0}),
+    (optimizer.sgd_step, {"parameters": "SA", "gradient": "SA"}, {"learning_rate": 0.5}),
+    (
+        optimizer.adam_step,
+        {"parameters": "SA", "gradient": "SA", "first": "SA", "second": "SA"},
+        {"count": 1, "learning_rate": 0.5, "beta1": 0.5, "beta2": 0.5, "adam_eps": 0.5},
+    ),
     (
         policy_loss.total_loss,
         {"policy_loss": 1.0, "entropy": 1.0, "kl_loss": 1.0},
@@ -70,6 +79,7 @@ CALLS: tuple[tuple[Any, dict[str, Any], dict[str, Any]], ...] = (
     (reward.preference_probability, {"chosen": "N", "rejected": "N"}, {}),
     (reward.k_wise_loss, {"scores": "NA"}, {"margin": 0.0}),
     (reward.terminal_rewards, {"scores": "B", "mask": "BT"}, {}),
+    (training.memory_per_parameter, {}, {"trained": 1.0, "frozen": 1.0, "reward_model": True}),
     (trust_region.expected_advantage, {"visitation": "S", "policy": "SA", "advantages": "SA"}, {}),
     (trust_region.penalty_coefficient, {"advantages": "SA"}, {"gamma": 0.5}),
     (trust_region.surrogate, {"logprobs": "BT", "old_logprobs": "BT", "advantages": "BT", "mask": "BT"}, {}),
@@ -91,6 +101,8 @@ def call(function: Any, arguments: dict[str, Any], options: dict[str, Any], **ch
         arrays["mask"] = np.ones(arrays["mask"].shape, dtype=bool)
     given = {name: changed.get(name, arrays.get(name, x)) for name, x in arguments.items()}
     chosen = {name: changed.get(name, x) for name, x in options.items()}
+    if function is training.memory_per_parameter:
+        chosen["algorithm"] = "ppo"
     return function(*given.values(), **chosen)
 
 

@@ -46,6 +46,8 @@ STYLES = (
     Style("torch_preference", "PyTorch, autograd", ALL),
     Style("torch_group", "PyTorch, autograd", ALL),
     Style("torch_trust_region", "PyTorch", ALL),
+    Style("torch_training", "PyTorch, autograd", (*WIDE, "bfloat16")),
+    Style("numpy_training", "NumPy, gradients by hand", WIDE),
     Style("widened", "PyTorch, a wider dtype inside, rounded once", ("float32", *HALF)),
     Style("sums_in_sequence", "PyTorch, sums from the first token to the last", ALL),
     Style("sums_pairwise", "PyTorch, sums half and half", ALL),

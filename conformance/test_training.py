@@ -1,0 +1,111 @@
+"""The clauses of the chapter `train`: one update of a table, from a batch to new parameters."""
+
+from typing import Any
+
+import numpy as np
+
+from conformance.cases import Case
+from conformance.marks import clauses, operations
+from conformance.run import Run
+
+REGIONS = ("generic", "exact", "adversarial")
+
+
+@clauses("train.tabular-step", "train.ppo-loop")
+@operations("train_step")
+def test_one_step_of_ppo(run: Run) -> None:
+    """A gradient step of the clipped loss and of the critic's, on the policy that sampled."""
+    once: dict[str, Any] = {"epochs": 1, "minibatch_rows": None, "optimizer": "sgd", "max_grad_norm": None}
+    run.over(REGIONS, run.conforms, algorithm="ppo", **once)
+
+
+@clauses("train.ppo-loop")
+@operations("train_step")
+def test_epochs(run: Run) -> None:
+    """Old log-probabilities, values, advantages and returns are those of the start, in every minibatch."""
+    several: dict[str, Any] = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.5, "max_grad_norm": None}
+    for rows in (None, 2):
+        run.over(
+            ("generic", "adversarial"),
+            run.conforms,
+            algorithm="ppo",
+            minibatch_rows=rows,
+            **several,
+        )
+
+
+@clauses("train.ppo-loop")
+@operations("train_step")
+def test_rows_that_are_left(run: Run) -> None:
+    """The last minibatch has fewer rows than the others, and is a step like them."""
+    for algorithm in ("ppo", "dpo"):
+        run.at(run.conforms, _ragged(run, algorithm=algorithm, minibatch_rows=4))
+
+
+@clauses("train.tabular-step-losses")
+@operations("train_step")
+def test_losses(run: Run) -> None:
+    """Groups, pairs and scores; a reference that stays what it is."""
+    for algorithm in ("grpo", "dpo", "reward-model"):
+        run.over(("generic",), run.conforms, algorithm=algorithm, optimizer="sgd")
+    run.at(run.conforms, *(_ragged(run, algorithm="grpo", minibatch_rows=rows) for rows in (None, 4)))
+
+
+@clauses("train.tabular-step-clipping")
+@operations("train_step")
+def test_clipping(run: Run) -> None:
+    """One norm for all that is trained, and no more than it allows."""
+    for bound in (0.1, 8.0):
+        run.over(("generic",), run.conforms, algorithm="ppo", optimizer="sgd", max_grad_norm=bound)
+
+
+@clauses("train.tabular-step-adam")
+@operations("train_step")
+def test_adam(run: Run) -> None:
+    """Moments from 0, corrected, over several steps."""
+    run.over(("generic",), run.conforms, algorithm="ppo", optimizer="adam")
+    for algorithm in ("ppo", "reward-model"):  # what is decided in few bits too
+        half: dict[str, Any] = {"beta1": 0.5, "beta2": 0.5, "adam_eps": 0.01}
+        run.over(("generic",), run.conforms, algorithm=algorithm, optimizer="adam", epochs=2, **half)
+
+
+@clauses("train.tabular-step-trust-region")
+@operations("train_step")
+def test_trust_region(run: Run) -> None:
+    """One step along the natural gradient that improves and stays in the region."""
+    for damping, steps in ((0.0, 1), (0.1, 2)):  # undamped, few steps spend the whole budget, or more
+        run.over(("generic",), run.conforms, algorithm="trpo", cg_iters=steps, damping=damping)
+        run.at(run.conforms, _ragged(run, algorithm="trpo", cg_iters=steps, damping=damping))
+
+
+@clauses("train.tabular-step")
+@operations("train_step")
+def test_what_stays(run: Run) -> None:
+    """States without an active token, and columns that are not trained, keep every bit."""
+
+    def check(case: Case) -> None:
+        before, got = case.arguments["parameters"], run.call(case)
+        met = np.unique(case.arguments["states"][case.arguments["mask"]])
+        stays = np.ones(before.shape, dtype=bool)
+        stays[met] = False
+        algorithm = case.options["algorithm"]
+        if algorithm == "reward-model":
+            stays[:, :-1] = True
+        elif algorithm != "ppo":
+            stays[:, -1] = True
+        changed = [index for index in zip(*np.nonzero(stays), strict=True) if got[index] != before[index]]
+        told = [
+            f"{tuple(map(int, i))} is {got[i]!r}, and was {before[i]!r}: it has no gradient"
+            for i in changed[:1]
+        ]
+        run.seen(case, not changed, *told)
+
+    run.over(("adversarial", "empty-rows", "nothing-active"), check)
+
+
+def _ragged(run: Run, **options: Any) -> Case:
+    """A plain call with rows of different length, and groups whose rows lie apart."""
+    plain = run.ordinary(B=6)
+    mask = np.arange(3) < np.array([[3], [1], [2], [3], [2], [1]])
+    batch = plain.with_arguments(mask=mask, group_ids=np.array([0, 1, 1, 0, 0, 1]))
+    return batch.with_options(optimizer="sgd", learning_rate=0.5, epochs=2, **options)

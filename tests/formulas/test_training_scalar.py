@@ -1,0 +1,143 @@
+"""The smallest training steps by hand, and what is refused where arrays and algorithms do not go together."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reference import training as reference
+from torch_impl import training as torch_impl
+
+TOKEN: dict[str, Any] = {
+    "parameters": [[0.0, 0.0, 0.0]],
+    "ref_logits": [[0.0, 0.0]],
+    "states": [[0]],
+    "actions": [[1]],
+    "rewards": [[2.0]],
+    "mask": [[True]],
+    "bootstrap_value": [0.0],
+    "group_ids": [7],
+}
+"""One state, even odds; the second action was taken, and paid 2."""
+PAIR = TOKEN | {
+    "states": [[0], [0]],
+    "actions": [[0], [1]],
+    "rewards": [[1.0], [0.0]],
+    "mask": [[True], [True]],
+    "bootstrap_value": [0.0, 0.0],
+    "group_ids": [7, 7],
+}
+"""Both actions of the state, of which the first is the better one."""
+TWO_STATES = PAIR | {
+    "parameters": [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]],
+    "ref_logits": [[0.0] * 2] * 2,
+    "states": [[0], [1]],
+}
+"""The same, each in a state of its own."""
+
+
+def by_reference(call: dict[str, Any], **options: Any) -> Any:
+    return reference.train_step(*call.values(), **options)
+
+
+def by_torch(call: dict[str, Any], **options: Any) -> Any:
+    tensors = [
+        torch.tensor(x, dtype=torch.float64 if np.asarray(x).dtype == float else None) for x in call.values()
+    ]
+    return torch_impl.train_step(*tensors, **options).numpy()
+
+
+both = pytest.mark.parametrize("step", [by_reference, by_torch])
+NEARLY_ONE = 1 / (1 + 1e-8)
+"""A first step of Adam, whose ε is added to a gradient of 1."""
+
+
+@both
+@pytest.mark.parametrize(
+    ("call", "options", "expected"),
+    [
+        # A = 2 and ρ = 1: -ρA has the slopes -2 (0 - ½) and -2 (1 - ½) in the logits, ¼ (V - 2)² has -1 in V.
+        (TOKEN, {"algorithm": "ppo"}, [[-0.25, 0.25, 0.25]]),
+        # The second epoch finds ρ beyond 1.2, and the critic at 0.25: ¼ · ½ · 1.75 more.
+        (TOKEN, {"algorithm": "ppo", "epochs": 2, "learning_rate": 1.0}, [[-1.0, 1.0, 1.5]]),
+        # The gradient (1, -1, -1) has the norm √3.
+        (
+            TOKEN,
+            {"algorithm": "ppo", "max_grad_norm": 3**0.5 / 4, "clip_eps": 0.0},
+            [[-0.0625, 0.0625, 0.0625]],
+        ),
+        (
+            TOKEN,
+            {"algorithm": "ppo", "optimizer": "adam"},
+            [[-0.25 * NEARLY_ONE, 0.25 * NEARLY_ONE, 0.25 * NEARLY_ONE]],
+        ),
+        # A group of one has no advantage, and the policy is the reference.
+        (TOKEN, {"algorithm": "grpo"}, [[0.0, 0.0, 0.0]]),
+        # Advantages ±1/√2 over s + ε: (±½) / (1/√2 + 1e-6); the mean over two tokens of -A ([a] - ½).
+        (PAIR, {"algorithm": "grpo"}, [[0.0625 / (0.5**0.5 + 1e-6), -0.0625 / (0.5**0.5 + 1e-6), 0.0]]),
+        # β σ(0) = ½ β of the logits' difference, 1 for each of the two.
+        (PAIR, {"algorithm": "dpo", "beta": 1.0}, [[0.125, -0.125, 0.0]]),
+        # Both scores are one number: its gradient is -½ + ½.
+        (PAIR, {"algorithm": "reward-model"}, [[0.0, 0.0, 0.0]]),
+        (TWO_STATES, {"algorithm": "reward-model"}, [[0.0, 0.0, 1.125], [0.0, 0.0, 0.875]]),
+    ],
+)
+def test_by_hand(step: Any, call: dict[str, Any], options: dict[str, Any], expected: Any) -> None:
+    got = step(call, **{"learning_rate": 0.25, **options})
+    assert np.array_equal(np.round(got, 12), np.round(expected, 12))
+
+
+@both
+def test_a_step_of_a_trust_region_by_hand(step: Any) -> None:
+    """F = ¼ (1, -1; -1, 1), g = (-1, 1): s = (-2, 2), s·F s = 4, and half of Δ·F Δ is δ for Δ = √(δ/2) s."""
+    free = {"learning_rate": 0.0, "damping": 0.0, "cg_iters": 1, "max_kl": 1e-8}
+    logit = float(step(TOKEN, algorithm="trpo", **free)[0, 1])
+    assert round(logit / math.sqrt(1e-8 / 2) / 2, 3) in (1.0, 0.5)
+    assert np.array_equal(step(TOKEN | {"mask": [[False]]}, algorithm="trpo", **free), [[0.0, 0.0, 0.0]])
+
+
+@both
+@pytest.mark.parametrize(
+    ("call", "options", "message"),
+    [
+        (TOKEN, {"algorithm": "dpo"}, "states must be rows in pairs for algorithm='dpo', got 1 rows"),
+        (
+            PAIR,
+            {"algorithm": "reward-model", "minibatch_rows": 1},
+            "minibatch_rows must be rows in pairs for algorithm='reward-model', got 1 rows",
+        ),
+        (
+            TOKEN | {"parameters": [[0.0, 0.0]]},
+            {"algorithm": "ppo"},
+            "parameters must have shape (1, 3) to agree with ref_logits, got (1, 2)",
+        ),
+        (
+            TOKEN | {"ref_logits": [[0.0, 0.0, 0.0]]},
+            {"algorithm": "ppo"},
+            "parameters must have shape (1, 4) to agree with ref_logits, got (1, 3)",
+        ),
+    ],
+)
+def test_what_does_not_go_together(
+    step: Any, call: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match="must") as caught:
+        step(call, learning_rate=0.25, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("name", "value", "below"), [("states", 1, 1), ("actions", 2, 2), ("states", -1, 1)])
+def test_what_the_table_does_not_have(name: str, value: int, below: int) -> None:
+    """Read by the reference; a device does not wait to look."""
+    with pytest.raises(ValueError, match="must lie in") as caught:
+        by_reference(TOKEN | {name: [[value]]}, algorithm="ppo", learning_rate=0.25)
+    assert str(caught.value) == f"{name} must lie in [0, {below}), got {value} to {value}"
+
+
+def test_alarms_of_unknown_names() -> None:
+    with pytest.raises(ValueError, match="algorithm must be one of 'ppo', 'grpo', got str 'dpo'"):
+        reference.alarms("dpo", {})
+    with pytest.raises(ValueError, match="measured must be one of 'approx_kl', "):
+        reference.alarms("ppo", {"kl": 0.1})
