@@ -227,12 +227,18 @@ def _everywhere(name: str, original: Any, replacement: Any) -> None:
 
 
 def verdicts(
-    backends: Mapping[str, Backend], dtype: str, profile: str, seed: int, only: Iterable[str] = OPERATIONS
+    backends: Mapping[str, Backend],
+    dtype: str,
+    profile: str,
+    seed: int,
+    only: Iterable[str] = OPERATIONS,
+    *,
+    until_failure: bool = False,
 ) -> Iterator[Verdict]:
     """Run the suite, each of its tests on one backend after the other.
 
     Tests in which a backend declined every call are left out, and all others of an operation whose smoke test
-    failed, as the suite does.
+    failed, as the suite does; `until_failure` leaves them out after any failure.
     """
     for operation in only:
         asked = {name: backend for name, backend in backends.items() if operation in backend.provided}
@@ -242,7 +248,7 @@ def verdicts(
                 identity = f"{test.name}[{operation}-{dtype}]"
                 run = Shared(backend, operation, dtype, profile, seed, identity)
                 failure = _failure(test, run)
-                if failure and (test.is_smoke or operation in backend.out_of_service):
+                if failure and (until_failure or test.is_smoke or operation in backend.out_of_service):
                     del asked[name]
                 if failure or run.tally.executed:
                     yield Verdict(name, identity, test.clauses, failure)

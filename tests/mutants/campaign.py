@@ -1,26 +1,31 @@
 """Make mutants, hold the tests against them, and count."""
 
 import math
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from time import monotonic
+from typing import Any
 
 import pandas as pd
 
 from tests.campaigns import Record, digest
+from tests.harness import together
+from tests.mutants import beside
 from tests.mutants.equivalents import Equivalent
 from tests.mutants.operators import Mutant, mutants
-from tests.mutants.plans import plan
+from tests.mutants.plans import checks, plan
 from tests.mutants.reach import Name, reaching
 from tests.mutants.running import FOLDERS, NO_TEST, PASSED, Outcome, Selection, changed, run_tests
 
 PACKAGES = ("reference", "torch_impl")
 ENOUGH = 0.95
 """The share of the mutants that are mistakes, which has to be seen."""
+TOGETHER = 60
+"""So many mutants of a module are asked side by side."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class Campaign:
                 future.set_exception(error)
         return future.result()
 
-    def trials(self, chosen: list[Mutant], processes: int | None, minutes: float = math.inf) -> list[Trial]:
+    def trials(self, chosen: list[Mutant], processes: int, minutes: float = math.inf) -> list[Trial]:
         """Run the tests on mutants, so many at a time, and say of each how it ended.
 
         What is on record is not run again, but what other tests did not see is, and first, so that what is
@@ -128,29 +133,66 @@ class Campaign:
         new = [mutant for mutant, one in zip(chosen, known, strict=True) if not one]
         new.sort(key=lambda mutant: self.record.get(_key(mutant)) is None)
         until = monotonic() + 60 * minutes
-        with ThreadPoolExecutor(processes) as pool:
-            runs = [pool.submit(self._before, until, mutant) for mutant in new]
-            for run in runs:
-                try:
-                    one = run.result()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                if one is None:
-                    continue
-                done.append(one)
-                how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
-                print(f"{len(done)}/{len(chosen)} {one.mutant.id}: {how}", flush=True)
+        for one in self._run(new, processes, until):
+            self.record.put(_key(one.mutant), [one.seen_by, one.seconds, self.code])
+            done.append(one)
+            how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
+            print(f"{len(done)}/{len(chosen)} {one.mutant.id}: {how}", flush=True)
         place = {mutant.id: number for number, mutant in enumerate(chosen)}
         return sorted(done, key=lambda one: place[one.mutant.id])
 
-    def _before(self, until: float, mutant: Mutant) -> Trial | None:
-        """A trial that is put on record, unless it is too late for it."""
-        if monotonic() > until:
-            return None
-        one = self.trial(mutant)
-        self.record.put(_key(mutant), [one.seen_by, one.seconds, self.code])
-        return one
+    def _run(self, new: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
+        """What the suite may see at once goes through it first, what is about refusals after other tests."""
+        beside_others = [m for m in new if m.package == beside.PACKAGE and not checks(m)]
+        left = [m for m in new if m not in beside_others]
+        for one in self._side_by_side(beside_others, processes, until):
+            if one.seen_by:
+                yield one
+            else:
+                left.append(one.mutant)
+        late = []
+        for one in self._one_by_one(left, processes, until):
+            if one.seen_by or one.mutant.package != beside.PACKAGE or not checks(one.mutant):
+                yield one
+            else:
+                late.append(one.mutant)
+        yield from self._side_by_side(late, processes, until)
+
+    def _side_by_side(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
+        """The suite on mutants of one module at a time, some of them together."""
+        texts = _texts(self.project, beside.PACKAGE)
+        reached = self.reaching(beside.PACKAGE)
+        groups = [batch for module in texts for batch in _batches([m for m in some if m.module == module])]
+        with together.pool(processes) as pool:
+            runs = {}
+            for group in groups:
+                asked = [beside.asked(m, reached[m.module, m.function]) for m in group]
+                runs[pool.submit(_in_time, until, beside.seen, texts, asked)] = group
+            for run in as_completed(runs):
+                found = run.result() or {}
+                yield from (Trial(m, *found[m.id]) for m in runs[run] if m.id in found)
+
+    def _one_by_one(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
+        """The tests that may see each mutant, in a process of its own."""
+        with ThreadPoolExecutor(processes) as pool:
+            runs = [pool.submit(_in_time, until, self.trial, mutant) for mutant in some]
+            for run in runs:
+                try:
+                    one: Trial | None = run.result()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                if one:
+                    yield one
+
+
+def _in_time(until: float, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function returns, unless it is too late for it: None."""
+    return function(*given) if monotonic() < until else None
+
+
+def _batches(some: list[Mutant]) -> list[list[Mutant]]:
+    return [some[i : i + TOGETHER] for i in range(0, len(some), TOGETHER)]
 
 
 def _key(mutant: Mutant) -> str:

@@ -16,7 +16,6 @@ TENSORS = "tests/formulas/test_torch_tensors.py"
 SECOND = "tests/formulas/test_second_definitions.py"
 DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
-MORE_DTYPES = ("float64", "bfloat16")
 CHECKS = ("checks.", "_check", "raise ")
 """What is in the text of what refuses arguments."""
 
@@ -28,28 +27,26 @@ def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
     others = [name for name in operations if name not in own]
     refusals = [Selection(REFUSALS, operations=tuple(own))] if own else []
     files = [*refusals, _files(project, mutant, operations)]
-    if mutant.package == "torch_impl":
-        tensors = [Selection((TENSORS,), operations=tuple(name for name in own if name not in BINDINGS))]
-        formulas = [*_suite(own, "float32"), *(one for one in tensors if one.operations)]
-        rest = [*_suite(others, "float32"), *_suite(own, *MORE_DTYPES)]
+    if mutant.package == "torch_impl":  # the suite is asked of many at once: tests.mutants.beside
+        of_tensors = tuple(name for name in own if OPERATIONS[name].arguments and name not in BINDINGS)
+        formulas, rest = [Selection((TENSORS,), operations=of_tensors)] if of_tensors else [], []
     else:
         agreements = tuple(f"test_agreement[{name}]" for name in (*own, *others))
         examples = f"test_docstring_examples[reference.{mutant.module}]"
         formulas = [Selection((EXAMPLES, SECOND), (examples, *agreements))]
-        rest = [*_derivations(reaching), *_suite([] if _checks(mutant) else own, "float32")]
-    return [*files, *formulas, *rest] if _checks(mutant) else [*formulas, *files, *rest]
+        rest = [*_derivations(reaching), *_suite([] if checks(mutant) else own)]
+    return [*files, *formulas, *rest] if checks(mutant) else [*formulas, *files, *rest]
 
 
-def _checks(mutant: Mutant) -> bool:
+def checks(mutant: Mutant) -> bool:
     """Whether it is about what is refused."""
     return mutant.module == "checks" or any(word in mutant.old for word in CHECKS)
 
 
-def _suite(operations: list[str], *dtypes: str) -> list[Selection]:
+def _suite(operations: list[str]) -> list[Selection]:
     """The suite on `torch_impl`, if it asks about any operation."""
-    words = [word for dtype in dtypes for word in ("--dtype", dtype)]
-    words += ["--backend", "torch_impl", "--replay", "off", "--time-limit", "10"]
-    suite = Selection(("conformance/",), operations=tuple(operations), options=tuple(words))
+    words = ("--dtype", "float32", "--backend", "torch_impl", "--replay", "off", "--time-limit", "10")
+    suite = Selection(("conformance/",), operations=tuple(operations), options=words)
     return [suite] if operations else []
 
 

@@ -46,17 +46,33 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return snapshot(tmp_path_factory.mktemp("mutants") / "project")
 
 
+@pytest.fixture(scope="module")
+def trials(project: Path) -> dict[str, Trial]:
+    few = [chosen(*one) for one in FEW]
+    return {one.mutant.id: one for one in Campaign(project, LIMIT, trust=True).trials(few, 2)}
+
+
 @pytest.mark.parametrize(("function", "operator", "old"), FEW, ids=[" ".join(few) for few in FEW])
-def test_killed(function: str, operator: str, old: str, project: Path) -> None:
-    one = Campaign(project, LIMIT, trust=True).trial(chosen(function, operator, old))
+def test_killed(function: str, operator: str, old: str, trials: dict[str, Trial]) -> None:
+    one = trials[chosen(function, operator, old).id]
     assert one.seen_by, one
 
 
-def test_an_unchanged_project_survives(project: Path) -> None:
+@pytest.mark.parametrize("package", ["reference", "torch_impl"])
+def test_an_unchanged_project_survives(package: str, project: Path) -> None:
     """What would fail of itself would kill every mutant."""
-    mutant = chosen("reference.kl:adaptive_kl_coef", "constant", "")
-    same = replace(mutant, text=(ROOT / "reference" / "kl.py").read_text(encoding="utf-8"))
-    assert not Campaign(project, LIMIT, trust=True).trial(same).seen_by
+    mutant = chosen(f"{package}.kl:adaptive_kl_coef", "arithmetic", "")
+    same = replace(mutant, text=(ROOT / package / "kl.py").read_text(encoding="utf-8"))
+    [one] = Campaign(project, LIMIT, trust=True).trials([same], 1)
+    assert not one.seen_by, one
+
+
+def test_what_does_not_return_is_seen(project: Path) -> None:
+    """A call that takes too long is a failure, and ends."""
+    mutant = chosen("torch_impl.kl:adaptive_kl_coef", "arithmetic", "")
+    endless = "\n\ndef adaptive_kl_coef(**_):\n    while True:\n        pass\n"
+    [one] = Campaign(project, LIMIT, trust=True).trials([replace(mutant, text=mutant.text + endless)], 1)
+    assert one.seen_by.startswith("conformance/test_smoke.py"), one
 
 
 def test_failures_that_no_mutant_causes_are_no_verdict(project: Path) -> None:
