@@ -83,7 +83,8 @@ def table(work: Work, entries: Entries) -> pd.DataFrame:
                     else f"{entry['seconds'] / ours:.3g} ours"
                 )
                 memory = "" if entry["peak"] is None else f", {entry['peak'] / 1e6:.3g} MB"
-                line[name] = f"{entry['seconds'] * 1e3:.3g} ms, {times}{memory}"
+                rate = f", {work.tokens(size) / entry['seconds']:,.0f} tokens/s" if work.tokens else ""
+                line[name] = f"{entry['seconds'] * 1e3:.3g} ms, {times}{memory}{rate}"
         lines.append(line)
     return pd.DataFrame(lines).set_index(work.letters) if lines else pd.DataFrame()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conformance.adapters import torch_impl
-from tests.benchmarks import peers
+from tests.benchmarks import peers, training
 from torch_impl.linear import linear_logprobs, linear_objective
 from torch_impl.logprobs import token_logprobs_and_entropy
 from torch_impl.one_pass import row_sums
@@ -48,6 +48,8 @@ class Work:
     floor: str = "copy"
     """What the floor does: copies as many bytes as go in and come out, or multiplies."""
     aims: tuple[Aim, ...] = ()
+    tokens: Callable[[Sizes], int] | None = None
+    """How many tokens a call of a size is about, where that is what people count."""
 
 
 def copying(*arrays: Tensor) -> peers.Call:
@@ -200,6 +202,11 @@ def group_advantages(size: Sizes, device: str) -> Contest:
     return Contest(calls, copying(scores, ids, scores))
 
 
+def trained(size: Sizes, device: str, trainer: training.Build) -> Contest:
+    """Steps of a trainer, on one processor as all else."""
+    return Contest(*trainer(size, device))
+
+
 def _differentiated(calls: dict[str, Any], *leaves: Tensor) -> peers.Calls:
     """The calls with the gradients of the sum of what they return."""
 
@@ -258,6 +265,14 @@ WORKS = (
         "group advantages", "responses, groups", ((256, 32), (1024, 128), (4096, 512), (16384, 2048)),
         group_advantages, aims=(Aim("verl, vectorised", 1.2, (4096, 512)),),
     ),
+    Work(
+        "GRPO, 4 steps of training", "responses, T", ((16, 16), (64, 16), (256, 16)),
+        partial(trained, trainer=training.grpo), floor="matrix products", tokens=training.grpo_tokens,
+    ),
+    Work(
+        "DPO, 4 steps of training", "preferences", ((16,), (64,), (256,)),
+        partial(trained, trainer=training.dpo), floor="matrix products", tokens=training.dpo_tokens,
+    ),
 )  # fmt: skip
 TINY = {
     "B, T": (2, 5),
@@ -266,5 +281,7 @@ TINY = {
     "pairs, T": (2, 5),
     "pairs": (3,),
     "responses, groups": (6, 3),
+    "responses, T": (8, 3),
+    "preferences": (4,),
 }
 """Sizes at which every call is tried, for each kind of size."""

@@ -37,7 +37,7 @@ class Counts:
         return cls(mask.sum(), rows, mask.any(1).sum())
 
     def share(self, whole: "Counts", aggregation: str, empty_rows: str = "count") -> Tensor:
-        """The part of the whole that this is, for one aggregation of `torch_impl.policy_loss.aggregate`.
+        """The part of the whole that this is, in float64, for an aggregation of `torch_impl.policy_loss`.
 
         Zero where the whole has nothing to divide by. `seq-mean-token-sum-norm` wants its horizon given,
         since parts may be padded to different lengths.
@@ -48,7 +48,7 @@ class Counts:
             mine, all_ = self.rows, whole.rows
         else:
             mine, all_ = self.active_rows, whole.active_rows
-        return mine / all_.clamp(min=1)
+        return mine.double() / all_.clamp(min=1)
 
 
 def clip_gradients(gradients: Iterable[Tensor], max_norm: float, clip_eps: float = 1e-6) -> Tensor:
