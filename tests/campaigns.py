@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("hypothesis", "jax", "numpy", "pytest", "python-flint", "torch")
 
 
-def page(title: str, how: str, *parts: "str | pd.DataFrame") -> str:
-    """A Markdown page: a title, how it was made, headings and tables."""
+def page(title: str, how: str, *parts: "str | pd.DataFrame", packages: Iterable[str] = PACKAGES) -> str:
+    """A Markdown page: a title, how it was made, with which packages, headings and tables."""
     texts = [
         f"## {part}" if isinstance(part, str) else part.reset_index().to_markdown(index=False)
         for part in parts
     ]
-    return "\n\n".join([f"# {title}", f"{made()}, by `{how}`.", *texts]) + "\n"
+    return "\n\n".join([f"# {title}", f"{made(packages)}, by `{how}`.", *texts]) + "\n"
 
 
 def made(names: Iterable[str] = PACKAGES) -> str:

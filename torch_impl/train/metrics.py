@@ -16,7 +16,6 @@ from torch_impl.train.settings import (
     PolicySettings,
     PPOSettings,
     Settings,
-    TRPOSettings,
 )
 
 LARGEST_KL = 0.02
@@ -38,7 +37,7 @@ class Alarm(UserWarning):
 
 def alarms(settings: Settings, parameters: int) -> Iterator[str]:
     """What there is to say about settings before a run, for a model of so many parameters."""
-    if isinstance(settings, GRPOSettings | TRPOSettings) and settings.rollout.samples < SMALLEST_GROUP:
+    if isinstance(settings, GRPOSettings) and settings.rollout.samples < SMALLEST_GROUP:
         yield f"rollout.samples is {settings.rollout.samples}, below a group of {SMALLEST_GROUP}"
     if isinstance(settings, PPOSettings):
         yield from _of_ppo(settings)
