@@ -184,6 +184,7 @@ POLICY_LOSS = (
         (LOGPROBS, OLD_LOGPROBS, ADVANTAGES, MASK),
         {**CLIP, "dual_clip": None},
         policy_loss.policy_metrics,
+        result=SCALAR,
         keys=("approx_kl", "clip_fraction", "dual_clip_fraction"),
     ),
     Operation(

@@ -174,6 +174,8 @@ class Campaign:
 
     def _one_by_one(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
         """The tests that may see each mutant, in a process of its own."""
+        for package in {mutant.package for mutant in some}:
+            self.reaching(package)  # before there are threads: two that parse at once disturb each other
         with ThreadPoolExecutor(processes) as pool:
             runs = [pool.submit(_in_time, until, self.trial, mutant) for mutant in some]
             for run in runs:

@@ -13,6 +13,9 @@ from reference.numbers import balls
 DIGITS = 80
 """mpmath's digits: a ball has 48, so mpmath's own error is 10³⁰ times smaller than the narrowest one."""
 
+OWN = Fraction(1, 10 ** (DIGITS - 5))
+"""Relative error of a number of mpmath, after many operations: an exact ball has no room for it."""
+
 
 def fraction(x: Any) -> Fraction:
     """Read a float, an integer, an exact `arb`, or a number of mpmath or SymPy as the rational that it is."""
@@ -40,8 +43,9 @@ def encloses(ball: Any, x: Any) -> bool:
         return False
     if type(x) in (float, int, np.float64):
         return bool(ball.value.contains(arb(x)))
-    low, high = ends(ball)
-    return bool(low <= fraction(x) <= high)
+    (low, high), number = ends(ball), fraction(x)
+    slack = abs(number) * OWN if hasattr(x, "_mpf_") else 0
+    return bool(low - slack <= number <= high + slack)
 
 
 def is_hull(ball: Any, low: float, high: float) -> bool:
