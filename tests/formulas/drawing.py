@@ -100,7 +100,7 @@ def calls(operation: str) -> st.SearchStrategy[Call]:
     arrays = [argument.shape for argument in op.arguments] + [op.result]
     longest = LONGEST | OF_TABLES if _of_tables(op) else LONGEST
     numbers = sum(int(np.prod([longest.get(letter, 1) for letter in shape])) for shape in arrays)
-    size = len(longest) + numbers + len(op.options) + EXTRA_CHOICES
+    size = len(longest) + numbers + len(op.keys) + len(op.options) + EXTRA_CHOICES
     return st.binary(min_size=size, max_size=size).map(lambda raw: _call(operation, raw))
 
 
