@@ -79,10 +79,12 @@ class Campaign:
 
     def trial(self, mutant: Mutant) -> Trial:
         """Run the tests that may see a mutant until one does."""
-        users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
+        with self.lock:  # threads that parse at once disturb each other (python/cpython#106905)
+            users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
+            selections = plan(self.project, mutant, users)
         seconds = 0.0
         with changed(self.project, {f"{mutant.package}/{mutant.module}.py": mutant.text}) as tree:
-            for selection in plan(self.project, mutant, users):
+            for selection in selections:
                 outcome = run_tests(tree, selection, self.limit)
                 seconds += outcome.seconds
                 if outcome.status != PASSED:
@@ -174,8 +176,6 @@ class Campaign:
 
     def _one_by_one(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
         """The tests that may see each mutant, in a process of its own."""
-        for package in {mutant.package for mutant in some}:
-            self.reaching(package)  # before there are threads: two that parse at once disturb each other
         with ThreadPoolExecutor(processes) as pool:
             runs = [pool.submit(_in_time, until, self.trial, mutant) for mutant in some]
             for run in runs:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from tests.campaigns import page
 
-SEEDS = {"grpo": 3, "ppo": 3, "dpo": 3, "reward-model": 3, "trpo": 3, "sft": 1}
+SEEDS = {"grpo": 3, "ppo": 3, "dpo": 3, "reward-model": 3, "trpo": 1, "sft": 1}
 SHOWN = ("grpo", "ppo")
 """Algorithms whose first report is kept, with its plots."""
 PACKAGES = ("numpy", "reasoning-gym", "torch", "transformers")
