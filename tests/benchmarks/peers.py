@@ -164,7 +164,7 @@ def group_advantages(scores: Tensor, ids: Tensor) -> Calls:
     return of("verl", verl)
 
 
-def grpo(folder: Path, responses: int, length: int, *, samples: int, steps: int) -> Calls:
+def grpo(folder: Path, responses: int, length: int, *, samples: int, kl_coef: float, **run: Any) -> Calls:
     """TRL's trainer, which scores as ours does: 1 for the right answer."""
 
     def trl() -> Calls:
@@ -175,10 +175,10 @@ def grpo(folder: Path, responses: int, length: int, *, samples: int, steps: int)
             return [float(a.strip() == b.strip()) for a, b in zip(completions, answer, strict=True)]
 
         config = GRPOConfig(
-            **_settings(folder, responses, steps),
+            **_settings(folder, responses, **run),
             num_generations=samples,
             max_completion_length=length,
-            beta=0.02,
+            beta=kl_coef,
             epsilon_high=0.2,
             loss_type="dapo",
             steps_per_generation=1,
@@ -190,29 +190,29 @@ def grpo(folder: Path, responses: int, length: int, *, samples: int, steps: int)
     return of("trl", trl)
 
 
-def dpo(folder: Path, pairs: int, *, steps: int) -> Calls:
+def dpo(folder: Path, pairs: int, *, beta: float, **run: Any) -> Calls:
     """TRL's trainer."""
 
     def trl() -> Calls:
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
 
-        config = DPOConfig(**_settings(folder, pairs, steps), beta=0.1, max_length=64)
+        config = DPOConfig(**_settings(folder, pairs, **run), beta=beta, max_length=64)
         data = Dataset.from_json(str(folder / "pairs.jsonl"), cache_dir=str(folder / "cache"))
         return {"trl": DPOTrainer(str(folder / "model"), args=config, train_dataset=data).train}
 
     return of("trl", trl)
 
 
-def _settings(folder: Path, rows: int, steps: int) -> dict[str, Any]:
+def _settings(folder: Path, rows: int, *, steps: int, rate: float, device: str) -> dict[str, Any]:
     """What TRL's trainers are told: AdamW at ours' rate in float32, nothing saved and nothing reported."""
     return {
         "output_dir": str(folder / "trl"),
         "per_device_train_batch_size": rows,
         "max_steps": steps,
-        "learning_rate": 1e-4,
+        "learning_rate": rate,
         "lr_scheduler_type": "constant",
-        "use_cpu": not torch.cuda.is_available(),
+        "use_cpu": device == "cpu",
         "bf16": False,
         "gradient_checkpointing": False,
         "save_strategy": "no",

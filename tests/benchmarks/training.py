@@ -59,7 +59,7 @@ def grpo(size: Sizes, device: str) -> tuple[peers.Calls, peers.Call]:
         World(torch.device(device)),
     )
     calls: peers.Calls = {"ours": partial(_steps, trainer)}
-    calls |= peers.grpo(folder, *size, samples=SAMPLES, steps=STEPS)
+    calls |= peers.grpo(folder, *size, samples=SAMPLES, kl_coef=KL, steps=STEPS, rate=RATE, device=device)
     read = _products(responses * (length + _prompt_length()), device, forward=2, backward=1)
     written = _products(responses, device, forward=1, backward=0)
     return calls, partial(_in_turn, [*[written] * length, read])
@@ -78,7 +78,8 @@ def dpo(size: Sizes, device: str) -> tuple[peers.Calls, peers.Call]:
         ),
         World(torch.device(device)),
     )
-    calls: peers.Calls = {"ours": partial(_steps, trainer), **peers.dpo(folder, pairs, steps=STEPS)}
+    calls: peers.Calls = {"ours": partial(_steps, trainer)}
+    calls |= peers.dpo(folder, pairs, beta=BETA, steps=STEPS, rate=RATE, device=device)
     read = _products(dpo_tokens(size) // STEPS, device, forward=2, backward=1)
     return calls, partial(_in_turn, [read])
 

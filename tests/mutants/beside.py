@@ -6,7 +6,6 @@ drawn, and permitted sets found, once for all, beside the package as it is. A co
 asked no more.
 """
 
-import importlib
 import importlib.util
 import signal
 import sys

@@ -129,7 +129,7 @@ def test_data_is_gone_through_in_epochs() -> None:
     [
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1.0, 1.0, 0.8535533905932737, 0.5, 0.14644660940672627]),
+        ("cosine", [0.5, 1.0, 1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
     ],
 )
 def test_learning_rates_grow_and_fall(schedule: Any, factors: list[float]) -> None:
