@@ -367,6 +367,7 @@ TRAINING = (
         },
         training.train_step,
         result=("S", "A+1"),
+        share=0.4,
     ),
 )
 

@@ -44,6 +44,8 @@ class Operation:
     """Names of the scalars, when the result is a dict of them."""
     constant: bool = False
     """True when no gradient may flow through the result."""
+    share: float = 1.0
+    """What part of a profile's inputs is tried: less where an operation is many others in one, and slow."""
 
     @property
     def of_tokens(self) -> bool:

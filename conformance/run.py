@@ -24,9 +24,6 @@ from reference.numbers.formats import FORMATS
 EXAMPLES = {"quick": 3, "default": 10, "thorough": 30}
 """Inputs tried in each region, by profile."""
 
-SHARES = {"train_step": 0.4}
-"""Operations that are many others in one, and what part of these inputs is tried."""
-
 MAX_NUMBERS = 40
 """An array with more entries is shortened in a message; the report has it whole."""
 
@@ -113,7 +110,7 @@ class Run:
 
         `inputs` is how many at most, where more of them would show nothing new.
         """
-        most = math.ceil(EXAMPLES[self.profile] * SHARES.get(self.operation, 1.0))
+        most = math.ceil(EXAMPLES[self.profile] * OPERATIONS[self.operation].share)
         count = min(most, inputs or most)
         limits = self.backend.limits(self.operation)
         beyond = {name: value for name, value in fixed.items() if value not in limits.get(name, (value,))}
