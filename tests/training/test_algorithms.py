@@ -189,6 +189,7 @@ def test_lots_are_padded_to_the_longest() -> None:
     assert found.mask.tolist() == [[1, 0], [1, 1]]
 
 
-def test_trust_regions_are_of_one_process(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="trpo must run in one process, got 2"):
-        TRPO(small_runs.settings("trpo", tmp_path), replace(small_runs.ALONE, size=2))
+def test_trust_regions_are_of_whole_weights(tmp_path: Path) -> None:
+    world = replace(small_runs.ALONE, size=2, shard="fsdp")
+    with pytest.raises(ValueError, match=r"run.shard must be 'ddp' for trpo, got 'fsdp'"):
+        TRPO(small_runs.settings("trpo", tmp_path), world)

@@ -9,7 +9,7 @@
         θ ← the first of θ + Δ, θ + β Δ, θ + β² Δ ... that improves and has KL(π_old‖π) ≤ δ
 
 No learning rate and no optimiser: δ says how far a step goes. All logits of a part are there at once, and
-gradients of gradients are taken: it is for small models.
+gradients of gradients are taken: it is for small models. Processes share the rows; each has all weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ from torch_impl.trust_region import backtracking_line_search, trust_region_step
 
 @dataclass(frozen=True)
 class Experience:
-    """Responses, and what is fixed about them for a step."""
+    """Responses of this process, and what is fixed about them for a step."""
 
     rollouts: Rollouts
     old_logits: Tensor
@@ -52,6 +52,15 @@ class Experience:
     """(B, T): one a response."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step is computed from."""
+
+    mine: Experience
+    whole: Counts
+    """What a mean over the responses of all processes divides by."""
+
+
 class TRPO(PolicyTrainer):
     """Trains a policy by steps within a trust region."""
 
@@ -60,8 +69,8 @@ class TRPO(PolicyTrainer):
     options: TRPOOptions
 
     def __init__(self, settings: TRPOSettings, world: World, *, start: ModelSettings | None = None) -> None:
-        if world.size > 1:
-            raise ValueError(f"trpo must run in one process, got {world.size}")
+        if world.size > 1 and world.shard != "ddp":
+            raise ValueError(f"run.shard must be 'ddp' for trpo, got {world.shard!r}")
         super().__init__(settings, world, start=start)
         self.options, self.sampler = settings.trpo, self.make_sampler()
         self.reference, self.descent = self.make_reference(), None
@@ -89,23 +98,27 @@ class TRPO(PolicyTrainer):
         )
         return self.measured(sampled, batch, found)
 
-    def measured(self, sampled: Sampled, batch: Experience, found: Tensor) -> dict[str, float]:
+    def measured(self, sampled: Sampled, batch: Batch, found: Tensor) -> dict[str, float]:
         """What there is to say about a step to the point that was found; the policy is left there."""
         improvement, kl = self.evaluate_at(batch, found)
         moved = {"step_kl": float(kl), "improvement": float(improvement)}
-        spread = {"advantage_spread": float(batch.advantages[:, 0].std())}
+        mine = batch.mine.old_logprobs, batch.mine.entropies, batch.mine.advantages[:, 0]
+        old_logprobs, entropies, advantages = map(self.world.rows, mine)
         ref_logprobs, _ = self.reference.of_all(sampled.rollouts)
-        return sampled.measured(batch.old_logprobs, ref_logprobs, batch.entropies) | moved | spread
+        spread = {"advantage_spread": float(advantages.std())}
+        return sampled.measured(old_logprobs, ref_logprobs, entropies) | moved | spread
 
     @torch.no_grad()
-    def look_back(self, sampled: Sampled) -> Experience:
+    def look_back(self, sampled: Sampled) -> Batch:
         """What is fixed before the step."""
         rows, size = sampled.rollouts, self.settings.optimizer.micro_rows
-        parts = in_parts(lambda part: self.logits(rows.select(part)), slice(0, len(rows.mask)), size)
-        logits = torch.cat(parts)
+        mine = self.world.mine(len(rows.mask))
+        logits = torch.cat(in_parts(lambda part: self.logits(rows.select(part)), mine, size))
         advantages = rloo_advantages(sampled.scores.to(logits), sampled.group_ids)
-        spread = advantages[:, None].expand(rows.mask.shape)
-        return Experience(rows, logits, *token_logprobs_and_entropy(logits, rows.responses), spread)
+        own, whole = rows.select(mine), Counts.of(rows.mask)
+        spread = advantages[mine, None].expand(own.mask.shape)
+        chosen = token_logprobs_and_entropy(logits, own.responses)
+        return Batch(Experience(own, logits, *chosen, spread), whole)
 
     def surrogate(self, some: Experience) -> Tensor:
         """The mean of ρ A over tokens."""
@@ -120,7 +133,7 @@ class TRPO(PolicyTrainer):
         """The gradient of the surrogate, (D,)."""
         return self.flat(torch.autograd.grad(self.surrogate(some), self.weights))
 
-    def fisher_product(self, batch: Experience, vector: Tensor) -> Tensor:
+    def fisher_product(self, batch: Batch, vector: Tensor) -> Tensor:
         """The Fisher matrix of the old policy times a vector: the second derivative of the mean KL."""
 
         def of_part(some: Experience) -> Tensor:
@@ -131,7 +144,7 @@ class TRPO(PolicyTrainer):
         return self.over_parts(batch, of_part)
 
     @torch.no_grad()
-    def evaluate_at(self, batch: Experience, point: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate_at(self, batch: Batch, point: Tensor) -> tuple[Tensor, Tensor]:
         """What a point improves the surrogate by, and its KL(π_old‖π); the policy is left there."""
 
         def of_part(some: Experience) -> Tensor:
@@ -143,16 +156,15 @@ class TRPO(PolicyTrainer):
         improvement, kl = self.over_parts(batch, of_part)
         return improvement, kl
 
-    def over_parts(self, batch: Experience, compute: Callable[[Experience], Tensor]) -> Tensor:
-        """A mean over the tokens of a batch, from those of its parts."""
-        mask, size = batch.rollouts.mask, self.settings.optimizer.micro_rows
-        whole = Counts.of(mask)
+    def over_parts(self, batch: Batch, compute: Callable[[Experience], Tensor]) -> Tensor:
+        """A mean over the tokens of a batch, from those of its parts and of the other processes."""
+        mask, size = batch.mine.rollouts.mask, self.settings.optimizer.micro_rows
 
         def of_part(part: slice) -> Tensor:
-            found = compute(select(batch, part))
-            return Counts.of(mask[part]).share(whole, "token-mean").to(found.dtype) * found
+            found = compute(select(batch.mine, part))
+            return Counts.of(mask[part]).share(batch.whole, "token-mean").to(found.dtype) * found
 
-        return torch.stack(in_parts(of_part, slice(0, len(mask)), size)).sum(0)
+        return self.world.total(torch.stack(in_parts(of_part, slice(0, len(mask)), size)).sum(0))
 
     def logits(self, rows: Rollouts) -> Tensor:
         """Logits of the policy where it chose the tokens of responses, divided by the temperature."""
