@@ -27,6 +27,7 @@ def linear_logprobs(
     *,
     temperature: float = 1.0,
     vocabulary: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the tokens, and entropies, under the softmax of hidden · weightᵀ / τ.
 
@@ -45,11 +46,13 @@ def linear_logprobs(
     vocabulary : int, 1 ... V, or None
         How many rows of `weight` are tokens; those behind them are padding, of probability 0, and get no
         gradient. None: all.
+    dtype : torch.dtype or None
+        Of what is returned; None: that of `hidden`. Ratios of policies need float32.
 
     Returns
     -------
     two of (B, T)
-        Log-probabilities and entropies in nats, in the dtype of `hidden`.
+        Log-probabilities and entropies in nats.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def linear_logprobs(
         integers, shapes or dtypes that disagree.
     """
     weight = _checked(hidden, weight, tokens, temperature, vocabulary)
-    both: tuple[Tensor, Tensor] = _LogProbabilities.apply(hidden, weight, tokens, temperature)  # type: ignore[no-untyped-call]
+    both: tuple[Tensor, Tensor] = _LogProbabilities.apply(hidden, weight, tokens, temperature, dtype)  # type: ignore[no-untyped-call]
     return both
 
 
@@ -114,25 +117,30 @@ class _LogProbabilities(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        dtype: torch.dtype | None,
     ) -> tuple[Tensor, Tensor]:
         """Keep what the softmax of each position is made of."""
         head = _Head(hidden.detach(), weight.detach(), tokens, temperature)
         known, _ = head.statistics(slice(0, tokens.numel()))
         ctx.temperature = temperature
         ctx.save_for_backward(hidden, weight, tokens, known)
-        logprobs, entropies = (x.view(tokens.shape).to(hidden.dtype) for x in known[:2])
+        logprobs, entropies = (x.view(tokens.shape).to(dtype or hidden.dtype) for x in known[:2])
         return logprobs, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Through the logits of each chunk."""
         hidden, weight, tokens, known = ctx.saved_tensors
         head = _Head(hidden, weight, tokens, ctx.temperature, ctx.needs_input_grad)
         above = [x.flatten().to(known.dtype) for x in upstream]
         head.differentiate(slice(0, tokens.numel()), known, above[0], above[1])
-        return *head.gradients(), None, None
+        return *head.gradients(), None, None, None
 
 
 class _Objective(torch.autograd.Function):

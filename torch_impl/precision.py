@@ -107,6 +107,14 @@ def keep(x: Tensor, wanted: Tensor) -> Tensor:
 
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """Where products are taken in the dtype of their factors, whatever the caller's autocast says."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of products of x: its own, or that of the caller's autocast, which leaves float64 alone."""
+    wanted = _autocasts(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if wanted else x.dtype
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

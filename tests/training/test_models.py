@@ -190,7 +190,8 @@ def test_dropout_is_off(tmp_path: Path) -> None:
 def test_dtypes(dtype: str) -> None:
     model = load_policy(settings(dtype=dtype), LETTERS)
     assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
-    assert response_logprobs(model, *rows())[0].dtype == getattr(torch, dtype)
+    logprobs, entropies = response_logprobs(model, *rows(), entropy=True)
+    assert {logprobs.dtype, getattr(entropies, "dtype", None)} == {torch.float32}
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,4 +1,7 @@
-"""Policies and critics as trainers use them: numbers of some rows with a gradient, of all rows without."""
+"""Policies and critics as trainers use them: numbers of some rows with a gradient, of all rows without.
+
+Both come from the same products, in the same dtype: a ratio of new to old is 1 before the first update.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from torch_impl.train.distributed import World, in_parts
 from torch_impl.train.models import ScoreModel
 from torch_impl.train.responses import ResponseLogprobs, response_scores, response_values
 from torch_impl.train.rollouts import Rollouts
+from torch_impl.train.settings import Optimizer
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,15 @@ class Actor:
     """The policy's log-probabilities, wrapped for several processes."""
     temperature: float
     world: World
-    micro_rows: int | None = None
+    settings: Optimizer
 
     @classmethod
-    def of(
-        cls, policy: nn.Module, temperature: float, world: World, micro_rows: int | None = None
-    ) -> "Actor":
+    def of(cls, policy: nn.Module, temperature: float, world: World, settings: Optimizer) -> "Actor":
         """Wrap a policy."""
         module = world.wrap(ResponseLogprobs(policy))
         if isinstance(module, FSDPModule):
             _touch(module, world.device)
-        return cls(policy, module, temperature, world, micro_rows)
+        return cls(policy, module, temperature, world, settings)
 
     def logprobs(self, rows: Rollouts) -> Tensor:
         """Log-probabilities of the tokens of some rows, (B, T), in nats, at the temperature."""
@@ -42,13 +44,15 @@ class Actor:
     def logprobs_and_entropy(self, rows: Rollouts, *, entropy: bool = True) -> tuple[Tensor, Tensor]:
         """Those, and the entropies of the policy where it chose them; zeros if they are not asked for."""
         tokens = rows.prompts, rows.prompt_mask, rows.responses, rows.mask
-        logprobs, entropies = self.module(*tokens, temperature=self.temperature, entropy=entropy)
+        with autocast(self.settings, self.world):
+            logprobs, entropies = self.module(*tokens, temperature=self.temperature, entropy=entropy)
         return logprobs, torch.zeros_like(logprobs) if entropies is None else entropies
 
     @torch.no_grad()
     def of_all(self, rows: Rollouts) -> tuple[Tensor, Tensor]:
         """Both of all rows, as constants, each process computing its share."""
-        return _shared(partial(_of_rows, self.logprobs_and_entropy, rows), rows, self.world, self.micro_rows)
+        compute = partial(_of_rows, self.logprobs_and_entropy, rows)
+        return _shared(compute, rows, self.world, self.settings.micro_rows)
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ class Critic:
     scorer: ScoreModel
     module: nn.Module
     world: World
-    micro_rows: int | None = None
+    settings: Optimizer
 
     @classmethod
-    def of(cls, scorer: ScoreModel, world: World, micro_rows: int | None = None) -> "Critic":
+    def of(cls, scorer: ScoreModel, world: World, settings: Optimizer) -> "Critic":
         """Wrap a scorer."""
-        return cls(scorer, world.wrap(scorer), world, micro_rows)
+        return cls(scorer, world.wrap(scorer), world, settings)
 
     def values(self, rows: Rollouts) -> Tensor:
         """Values (B, T) before each token is chosen, in reward units."""
@@ -72,17 +76,19 @@ class Critic:
     def values_and_bootstrap(self, rows: Rollouts) -> tuple[Tensor, Tensor]:
         """Those, and the value (B,) behind the last token, 0 where the response has ended."""
         tokens = rows.prompts, rows.prompt_mask, rows.responses, rows.mask
-        return response_values(self.module, *tokens, rows.truncated)
+        with autocast(self.settings, self.world):
+            return response_values(self.module, *tokens, rows.truncated)
 
     @torch.no_grad()
     def of_all(self, rows: Rollouts) -> tuple[Tensor, Tensor]:
         """Both of all rows, as constants, each process computing its share."""
         compute = partial(_of_rows, self.values_and_bootstrap, rows)
-        return _shared(compute, rows, self.world, self.micro_rows)
+        return _shared(compute, rows, self.world, self.settings.micro_rows)
 
     def scores(self, rows: Rollouts) -> Tensor:
         """Scores (B,) of responses, in log-odds."""
-        return response_scores(self.module, rows.prompts, rows.prompt_mask, rows.responses, rows.mask)
+        with autocast(self.settings, self.world):
+            return response_scores(self.module, rows.prompts, rows.prompt_mask, rows.responses, rows.mask)
 
     @torch.no_grad()
     def scores_of_all(self, rows: Rollouts) -> Tensor:
@@ -92,7 +98,13 @@ class Critic:
             scores = self.scores(rows.select(part))
             return scores, scores
 
-        return _shared(compute, rows, self.world, self.micro_rows)[0]
+        return _shared(compute, rows, self.world, self.settings.micro_rows)[0]
+
+
+def autocast(settings: Optimizer, world: World) -> torch.autocast:
+    """Where a model's products are taken in the dtype that the settings ask for."""
+    enabled = settings.autocast == "bfloat16"
+    return torch.autocast(world.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

@@ -58,17 +58,13 @@ class Descent:
 
         def of_part(part: slice) -> Tensor:
             share = Counts.of(mask[part]).share(whole, aggregation)
-            with gathering(self.modules, last=part is parts[-1]), self._autocast():
+            with gathering(self.modules, last=part is parts[-1]):
                 # Gradients are averaged over processes, and should be added up.
                 found = loss(select(rows, part))
                 return (self.world.size * share).to(found.dtype) * found
 
         losses = [lambda part=part: of_part(part) for part in parts]
         return float(update(self.optimizer, losses, max_grad_norm=self.settings.max_grad_norm))
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.settings.autocast == "bfloat16"
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def minibatches(rows: Rows, count: int, number: int, *seed: object) -> Iterator[Rows]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_impl import checks
+from torch_impl.precision import without_autocast
 from torch_impl.train import building
 from torch_impl.train.building import inner
 from torch_impl.train.tokens import Tokenizer
@@ -94,7 +95,8 @@ class ScoreModel(nn.Module):
         """Numbers (B, L) of tokens (B, L), where the attention mask (B, L) is True; others mean nothing."""
         base = inner(self.model)
         hidden = building.hidden_states(base.base_model, ids, attention)
-        scores: Tensor = base.score(hidden)
+        with without_autocast(hidden.device.type):
+            scores: Tensor = base.score(hidden.to(next(base.score.parameters()).dtype))
         return scores[..., 0]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torch_impl.policy_loss import aggregate, policy_metrics
 from torch_impl.train import models, sources, tokens
-from torch_impl.train.actors import Actor, Critic
+from torch_impl.train.actors import Actor, Critic, autocast
 from torch_impl.train.descent import Descent
 from torch_impl.train.distributed import World, whole
 from torch_impl.train.models import ModelSettings
@@ -95,7 +95,7 @@ class PolicyTrainer(Trainer):
             self.save(folder)
             yield VLLMEngine(str(folder), self.tokenizer)
         else:
-            with whole(self.actor.module):
+            with whole(self.actor.module), autocast(self.settings.optimizer, self.world):
                 yield ModelEngine(self.actor.policy, self.tokenizer)
 
     def _actor(self, *, frozen: bool = False) -> Actor:
@@ -103,7 +103,7 @@ class PolicyTrainer(Trainer):
         if frozen:
             policy.requires_grad_(False)
         s = self.settings
-        return Actor.of(policy, s.rollout.temperature, self.world, s.optimizer.micro_rows)
+        return Actor.of(policy, s.rollout.temperature, self.world, s.optimizer)
 
     def _reward_model(self, folder: str | None) -> Critic | None:
         if folder is None:
@@ -111,4 +111,4 @@ class PolicyTrainer(Trainer):
         settings = ModelSettings(path=folder, tokenizer=self.settings.model.tokenizer, dtype=self.start.dtype)
         scorer = models.load_scorer(settings, self.tokenizer, device=self.world.device)
         scorer.requires_grad_(False)
-        return Critic.of(scorer, self.world, self.settings.optimizer.micro_rows)
+        return Critic.of(scorer, self.world, self.settings.optimizer)

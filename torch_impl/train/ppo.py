@@ -60,7 +60,7 @@ class PPO(PolicyTrainer):
         self.options, self.sampler = settings.ppo, self.make_sampler()
         self.reference = self.make_reference()
         scorer = models.load_scorer(self.start, self.tokenizer, seed=settings.seed, device=world.device)
-        self.critic = Critic.of(scorer, world, settings.optimizer.micro_rows)
+        self.critic = Critic.of(scorer, world, settings.optimizer)
         self.trained = nn.ModuleDict({"policy": self.actor.module, "critic": self.critic.module})
         rate = settings.optimizer.learning_rate
         rates = [rate, settings.optimizer.critic_learning_rate or rate]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_impl import checks
 from torch_impl.linear import linear_logprobs
 from torch_impl.logprobs import token_logprobs, token_logprobs_and_entropy
+from torch_impl.precision import product_dtype, wide_dtype
 from torch_impl.train import building
 from torch_impl.train.building import hidden_states, inner
 
@@ -30,8 +31,8 @@ def response_logprobs(
     """Log-probabilities of the tokens of responses, and entropies if they are asked for.
 
     Clauses: `ppo.token-logprobs`, `ppo.entropy`. Only positions of responses get logits, and not all at once
-    where the output head is a plain product. A response is attended to up to its last active token, holes
-    among them.
+    where the output head is a plain product, whose factors are of autocast's dtype where that is on. A
+    response is attended to up to its last active token, holes among them.
 
     Parameters
     ----------
@@ -49,25 +50,26 @@ def response_logprobs(
     Returns
     -------
     (B, T), and (B, T) or None
-        In nats; where the mask is False they mean nothing.
+        In nats, in float32 or wider; where the mask is False they mean nothing.
     """
     ids, attention = _joined(prompts, prompt_mask, responses, mask)
     building.check_context(policy, ids.shape[1])
     base, start = inner(policy), prompts.shape[1] - 1
     ids, attention, vocabulary = ids[:, :-1], attention[:, :-1], building.token_count(policy)
+    weight = base.get_output_embeddings().weight
+    known: dict[str, Any] = {"temperature": temperature, "dtype": wide_dtype(weight.dtype)}
     if exposes_head(policy):
-        weight = base.get_output_embeddings().weight
-        hidden = hidden_states(base.base_model, ids, attention)[:, start:].to(weight.dtype)
+        hidden, products = hidden_states(base.base_model, ids, attention)[:, start:], product_dtype(weight)
         logprobs, entropies = linear_logprobs(
-            hidden, weight, responses, temperature=temperature, vocabulary=vocabulary
+            hidden.to(products), weight.to(products), responses, vocabulary=vocabulary, **known
         )
         return logprobs, entropies if entropy else None
     kept = {"logits_to_keep": responses.shape[1], "use_cache": False}
     logits = base(input_ids=ids, attention_mask=attention, position_ids=building.positions(attention), **kept)
     logits = logits.logits[..., :vocabulary]
     if entropy:
-        return token_logprobs_and_entropy(logits, responses, temperature=temperature)
-    return token_logprobs(logits, responses, temperature=temperature), None
+        return token_logprobs_and_entropy(logits, responses, **known)
+    return token_logprobs(logits, responses, **known), None
 
 
 class ResponseLogprobs(nn.Module):

@@ -30,7 +30,7 @@ class RewardModel(Trainer):
     def __init__(self, settings: RewardModelSettings, world: World) -> None:
         super().__init__(settings, world)
         self.tokenizer, self.options = tokens.make(settings.model.tokenizer), settings.reward_model
-        self.critic = Critic.of(self.fresh().to(world.device), world, settings.optimizer.micro_rows)
+        self.critic = Critic.of(self.fresh().to(world.device), world, settings.optimizer)
         self.trained = nn.ModuleDict({"scorer": self.critic.module})
         self.descent = Descent(
             [(self.critic.module, settings.optimizer.learning_rate)], settings.optimizer, world

@@ -72,7 +72,7 @@ class Optimizer:
     micro_rows: int | None = None
     """Rows that are differentiated at once on a process. null: all. Clause: contract.partition."""
     autocast: Literal["none", "bfloat16"] = "none"
-    """The dtype of products while losses are computed; weights keep theirs."""
+    """The dtype of the products of models; weights keep theirs, and losses are computed in float32."""
 
     def __post_init__(self) -> None:
         checks.positive("optimizer.learning_rate", self.learning_rate)

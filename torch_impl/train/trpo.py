@@ -71,6 +71,10 @@ class TRPO(PolicyTrainer):
     def __init__(self, settings: TRPOSettings, world: World, *, start: ModelSettings | None = None) -> None:
         if world.size > 1 and world.shard != "ddp":
             raise ValueError(f"run.shard must be 'ddp' for trpo, got {world.shard!r}")
+        if settings.optimizer.autocast != "none":
+            raise ValueError(
+                f"optimizer.autocast must be 'none' for trpo, got {settings.optimizer.autocast!r}"
+            )
         super().__init__(settings, world, start=start)
         self.options, self.sampler = settings.trpo, self.make_sampler()
         self.reference, self.descent = self.make_reference(), None
