@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,35 @@ from typing import Any
 import pandas as pd
 
 from tests.campaigns import page
+from torch_impl.train import tokens
+from torch_impl.train.memory import Batch, table
+from torch_impl.train.models import ModelSettings
 
-SEEDS = {"grpo": 3, "ppo": 3, "dpo": 3, "reward-model": 3, "trpo": 1, "sft": 1}
+SEEDS = {"grpo": 3, "ppo": 3, "dpo": 3, "reward-model": 3, "trpo": 3, "sft": 1}
 SHOWN = ("grpo", "ppo")
 """Algorithms whose first report is kept, with its plots."""
 PACKAGES = ("numpy", "reasoning-gym", "torch", "transformers")
 PAGE = "training.md"
+MEMORY_PAGE = "training-memory.md"
+SMALL = ModelSettings(layers=8, heads=8, width=256)
+LARGE = ModelSettings(layers=16, heads=32, width=2048, intermediate=8192, context=2048)
+MEMORY = (
+    ("Measured", SMALL, Batch(8, 64, 64), True),
+    (
+        "With activation checkpointing, measured",
+        replace(SMALL, activation_checkpointing=True),
+        Batch(8, 64, 64),
+        True,
+    ),
+    ("A larger model, predicted", LARGE, Batch(8, 512, 512), False),
+    (
+        "A larger model with activation checkpointing, predicted",
+        replace(LARGE, activation_checkpointing=True),
+        Batch(8, 512, 512),
+        False,
+    ),
+)
+"""Models and batches whose memory is told, and whether it is measured or predicted alone."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +105,23 @@ def write(folder: Path, done: Iterable[Trial], into: Path, how: str) -> None:
         shutil.copy2(run / "report.md", kept)
 
 
+def write_memory(into: Path, how: str) -> None:
+    """The page of what PPO and GRPO take."""
+    tokenizer, parts = tokens.make("bytes"), []
+    for title, settings, batch, measure in MEMORY:
+        size = f"{settings.layers} blocks of width {settings.width}, {settings.heads} heads"
+        told = table(settings, tokenizer, batch, measure=measure)
+        parts.append(f"## {title}\n\nA Llama of {size}, bytes as tokens. {told}")
+    text = page("Memory of PPO and of GRPO", how, packages=PACKAGES)
+    (into / MEMORY_PAGE).write_text("\n\n".join([text.rstrip(), *parts]) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run them and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.training.measure", description=__doc__)
     parser.add_argument("--algorithm", action="append", choices=list(SEEDS), help="only this one")
     parser.add_argument("-j", dest="processes", type=int, default=1, help="so many runs at a time")
-    parser.add_argument("--write", metavar="DIR", type=Path, help="write the page and two reports here")
+    parser.add_argument("--write", metavar="DIR", type=Path, help="write the pages and two reports here")
     arguments = parser.parse_args()
     runs = [(name, k) for name in arguments.algorithm or SEEDS for k in range(SEEDS[name])]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.processes) as pool:
@@ -97,6 +131,7 @@ def main() -> None:
         if arguments.write:
             how = shlex.join(["python", "-m", "tests.training.measure", *sys.argv[1:]])
             write(folder, done, arguments.write, how)
+            write_memory(arguments.write, how)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 import errno
 import json
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +147,34 @@ def test_a_full_disk_leaves_the_last_one_good(out: Path, monkeypatch: pytest.Mon
             resumed(out)
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
     resumed(out)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_files_that_may_not_grow_leave_the_last_one_good(out: Path, share: float) -> None:
+    """The system itself refuses, part of the way through a file."""
+    shutil.rmtree(out / "checkpoints" / "step-00000003")
+    whole = (out / "checkpoints" / "step-00000002" / checkpoints.STATE).stat().st_size
+    trainer: Any = small_runs.trainer("reward-model", out)
+    with (
+        files_of_at_most(int(share * whole)),
+        pytest.raises(CheckpointError, match="the last good one is step-00000002"),
+    ):
+        checkpoints.save(
+            out / "checkpoints", 3, trainer.trained, [trainer.descent.optimizer], {}, trainer.world
+        )
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
+    resumed(out)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Where the system lets no file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

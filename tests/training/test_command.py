@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from spec import registry
 from tests.training import small_runs
 from torch_impl.train import __main__ as command
-from torch_impl.train import metrics, report, settings
+from torch_impl.train import metrics, models, report, settings, tokens
 from torch_impl.train.settings import Rollout, flat
 from torch_impl.train.starting import ALGORITHMS
 
@@ -103,6 +105,30 @@ def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     before = {path.name: path.read_bytes() for path in (out / "plots").iterdir()}
     command.main(["report", str(out)])
     assert {path.name: path.read_bytes() for path in (out / "plots").iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore::torch_impl.train.metrics.Alarm")
+@pytest.mark.parametrize("algorithm", [p.stem.split("-")[0] for p in PRESETS if "recommended" in p.stem])
+def test_recommended_presets_train(algorithm: str, tmp_path: Path) -> None:
+    """A model of a folder, with autocast, checkpointing and micro-batches as they say, a small step."""
+    folder, out = tmp_path / "model", tmp_path / "run"
+    models.save(models.load_policy(models.ModelSettings(layers=1, context=512), tokens.make("bytes")), folder)
+    few: dict[str, float] = {
+        "rollout.prompts": 8,
+        "rollout.together": 4,
+        "rollout.max_new_tokens": 4,
+        "run.steps": 2,
+    }
+    few |= {"problems.train": 64, "problems.held_out": 4}
+    few |= {f"{algorithm}.minibatches": 2, f"{algorithm}.entropy_coef": 0.01}  # rewards may all be 0
+    few |= {"ppo.critic_steps": 1} if algorithm == "ppo" else {}
+    given = [word for name, x in few.items() for word in (f"--{name}", str(x))]
+    given += ["--model.path", str(folder), "--out", str(out), "--run.device", "cpu"]
+    command.main([algorithm, "--preset", "recommended", *given])
+    assert [line["step"] for line in metrics.read(out / "metrics.jsonl")] == [0, 1, 2]
+    kept = load_file(folder / "model.safetensors"), load_file(out / "model" / "model.safetensors")
+    assert {x.dtype for x in kept[1].values()} == {torch.float32}
+    assert any(not torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
 def test_memory_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.training import measure
 from tests.training.measure import PAGE, Trial, write
+from torch_impl.train.memory import Batch
+from torch_impl.train.models import ModelSettings
 
 
 @pytest.fixture
@@ -36,3 +39,16 @@ def test_reports_that_are_linked_are_there(done: list[Trial], tmp_path: Path) ->
     assert "training-ppo" not in text
     assert (into / "training-grpo" / "report.md").read_text(encoding="utf-8") == "a report"
     assert (into / "training-grpo" / "plots" / "kl.svg").exists()
+
+
+def test_memory_is_told_of_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ModelSettings(layers=1, heads=2, width=8)
+    monkeypatch.setattr(
+        measure, "MEMORY", (("One", small, Batch(1, 2, 2), True), ("Two", small, Batch(), False))
+    )
+    measure.write_memory(tmp_path, "a command")
+    text = (tmp_path / measure.MEMORY_PAGE).read_text(encoding="utf-8")
+    first, second = text.split("## ")[1:]
+    assert "by `a command`" in text
+    assert "1 blocks of width 8, 2 heads" in first
+    assert ("PPO, measured" in first, "PPO, measured" in second) == (True, False)
