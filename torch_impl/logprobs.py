@@ -16,9 +16,7 @@ from torch import Tensor
 from torch_impl import checks, softmax
 
 
-def token_logprobs(
-    logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, dtype: torch.dtype | None = None
-) -> Tensor:
+def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of the tokens under the softmax of logits / τ.
 
     Clauses: `ppo.token-logprobs`, `ppo.token-logprobs-extremes`.
@@ -31,13 +29,11 @@ def token_logprobs(
         The token of each position, 0 ... V-1. Not checked: that would wait for the device.
     temperature : float, above 0
         τ, by which the logits are divided.
-    dtype : torch.dtype or None
-        Of what is returned; None: that of `logits`. Ratios of policies need float32, also of bfloat16 logits.
 
     Returns
     -------
     (B, T)
-        Log-probabilities in nats.
+        Log-probabilities in nats, in the dtype of `logits`.
 
     Raises
     ------
@@ -46,11 +42,11 @@ def token_logprobs(
     """
     _check(logits, temperature)
     checks.integers("tokens", tokens, tuple(logits.shape[:-1]), like="logits")
-    logprobs: Tensor = _Softmax.apply(logits, tokens, temperature, False, dtype)[0]  # type: ignore[no-untyped-call]
+    logprobs: Tensor = _Softmax.apply(logits, tokens, temperature, False)[0]  # type: ignore[no-untyped-call]
     return logprobs
 
 
-def token_entropy(logits: Tensor, *, temperature: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
+def token_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Entropy -Σ p log p of the softmax of logits / τ.
 
     Clauses: `ppo.entropy`, `ppo.entropy-extremes`.
@@ -61,13 +57,11 @@ def token_entropy(logits: Tensor, *, temperature: float = 1.0, dtype: torch.dtyp
         Logits, real or -inf.
     temperature : float, above 0
         τ, by which the logits are divided.
-    dtype : torch.dtype or None
-        Of what is returned; None: that of `logits`. Ratios of policies need float32, also of bfloat16 logits.
 
     Returns
     -------
     (B, T)
-        Entropies in nats.
+        Entropies in nats, in the dtype of `logits`.
 
     Raises
     ------
@@ -75,17 +69,17 @@ def token_entropy(logits: Tensor, *, temperature: float = 1.0, dtype: torch.dtyp
         For a temperature that is not above 0, or logits of another shape.
     """
     _check(logits, temperature)
-    entropies: Tensor = _Softmax.apply(logits, None, temperature, True, dtype)[1]  # type: ignore[no-untyped-call]
+    entropies: Tensor = _Softmax.apply(logits, None, temperature, True)[1]  # type: ignore[no-untyped-call]
     return entropies
 
 
 def token_logprobs_and_entropy(
-    logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, dtype: torch.dtype | None = None
+    logits: Tensor, tokens: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Both :func:`token_logprobs` and :func:`token_entropy`, for little more than the price of one."""
     _check(logits, temperature)
     checks.integers("tokens", tokens, tuple(logits.shape[:-1]), like="logits")
-    both: tuple[Tensor, Tensor] = _Softmax.apply(logits, tokens, temperature, True, dtype)  # type: ignore[no-untyped-call]
+    both: tuple[Tensor, Tensor] = _Softmax.apply(logits, tokens, temperature, True)  # type: ignore[no-untyped-call]
     return both
 
 
@@ -94,24 +88,19 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        tokens: Tensor | None,
-        temperature: float,
-        entropy: bool,
-        dtype: torch.dtype | None,
+        ctx: Any, logits: Tensor, tokens: Tensor | None, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor]:
         """Keep what the softmax of each position is made of."""
         chosen = None if tokens is None else tokens.flatten().long()
         known = softmax.statistics(logits.detach(), chosen, temperature, entropy=entropy)
         ctx.temperature, ctx.entropy = temperature, entropy
         ctx.save_for_backward(logits, chosen, *known)
-        logprobs, entropies = (x.view(logits.shape[:-1]).to(dtype or logits.dtype) for x in known[:2])
+        logprobs, entropies = (x.view(logits.shape[:-1]).to(logits.dtype) for x in known[:2])
         return logprobs, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradients of both, added up."""
         logits, chosen, *known = ctx.saved_tensors
         of_logprobs, of_entropies = (x.flatten().to(known[0].dtype) for x in upstream)
@@ -123,7 +112,7 @@ class _Softmax(torch.autograd.Function):
             of_entropies if ctx.entropy else None,
             ctx.temperature,
         )
-        return found.view(logits.shape), None, None, None, None
+        return found.view(logits.shape), None, None, None
 
 
 def _check(logits: Tensor, temperature: float) -> None:

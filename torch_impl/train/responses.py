@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_impl import checks
 from torch_impl.linear import linear_logprobs
 from torch_impl.logprobs import token_logprobs, token_logprobs_and_entropy
-from torch_impl.precision import product_dtype, wide_dtype
+from torch_impl.precision import product_dtype, wide_dtype, widen
 from torch_impl.train import building
 from torch_impl.train.building import hidden_states, inner
 
@@ -56,20 +56,24 @@ def response_logprobs(
     building.check_context(policy, ids.shape[1])
     base, start = inner(policy), prompts.shape[1] - 1
     ids, attention, vocabulary = ids[:, :-1], attention[:, :-1], building.token_count(policy)
-    weight = base.get_output_embeddings().weight
-    known: dict[str, Any] = {"temperature": temperature, "dtype": wide_dtype(weight.dtype)}
     if exposes_head(policy):
+        weight = base.get_output_embeddings().weight
         hidden, products = hidden_states(base.base_model, ids, attention)[:, start:], product_dtype(weight)
         logprobs, entropies = linear_logprobs(
-            hidden.to(products), weight.to(products), responses, vocabulary=vocabulary, **known
+            hidden.to(products),
+            weight.to(products),
+            responses,
+            temperature=temperature,
+            vocabulary=vocabulary,
+            dtype=wide_dtype(weight.dtype),
         )
         return logprobs, entropies if entropy else None
     kept = {"logits_to_keep": responses.shape[1], "use_cache": False}
     logits = base(input_ids=ids, attention_mask=attention, position_ids=building.positions(attention), **kept)
-    logits = logits.logits[..., :vocabulary]
+    logits = widen(logits.logits[..., :vocabulary])
     if entropy:
-        return token_logprobs_and_entropy(logits, responses, **known)
-    return token_logprobs(logits, responses, **known), None
+        return token_logprobs_and_entropy(logits, responses, temperature=temperature)
+    return token_logprobs(logits, responses, temperature=temperature), None
 
 
 class ResponseLogprobs(nn.Module):
