@@ -132,6 +132,6 @@ def adam_step(
     )
     first = beta1 * first + (1 - beta1) * gradient
     second = beta2 * second + (1 - beta2) * numbers.square(gradient)
-    mean = first / (1 - numbers.powers(beta1, count + 1)[count])
-    square = second / (1 - numbers.powers(beta2, count + 1)[count])
+    mean = first / (1 - numbers.powers(beta1, count + 1)[-1])
+    square = second / (1 - numbers.powers(beta2, count + 1)[-1])
     return parameters - learning_rate * mean / (numbers.sqrt(square) + adam_eps), first, second

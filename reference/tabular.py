@@ -37,8 +37,9 @@ Gradient = Callable[[Array, slice], Array]
 
 def minibatches(rows: int, size: int | None) -> Iterator[slice]:
     """Rows one after another, so many at a time; fewer are left for the last, and None takes all at once."""
-    step = max(rows, 1) if size is None else size
-    return (slice(first, first + step) for first in range(0, max(rows, 1), step))
+    all_rows = max(rows, 1)
+    step = all_rows if size is None else size
+    return (slice(first, first + step) for first in range(0, all_rows, step))
 
 
 def token_logprobs(parameters: Array, batch: Batch) -> Array:

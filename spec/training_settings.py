@@ -19,8 +19,9 @@ def what_the_limits_mean() -> Numbers:
     assert reference.alarms("ppo", on_the_edge) == dict.fromkeys(on_the_edge, False)
     assert reference.alarms("grpo", {"learning_rate": 8e-6}) == {"learning_rate": False}
     beyond = {"approx_kl": 0.021, "clip_range": 0.41, "batch_size": 127, "group_size": 31, "beta": 0.3}
-    beyond["learning_rate"] = 9e-6
-    assert reference.alarms("grpo", beyond) == dict.fromkeys(beyond, True)
+    assert reference.alarms("ppo", beyond) == dict.fromkeys(beyond, True)
+    for algorithm, rate in (("ppo", 1.5001e-4), ("grpo", 8.001e-6)):
+        assert reference.alarms(algorithm, {"learning_rate": rate}) == {"learning_rate": True}
     moved = 0.5 * np.log(0.5 / 0.6) + 0.5 * np.log(0.5 / 0.4)
     numbers: Numbers = {
         "KL of a coin": moved,

@@ -9,6 +9,7 @@ import pytest
 from conformance.adapters import torch_impl
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED, Operation
+from reference import optimizer
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -23,3 +24,10 @@ def test_defaults(operation: Operation) -> None:
     functions = (operation.reference, *operation.forms, *gradients, getattr(torch_impl, operation.name))
     for function in functions:
         assert defaults(function) == operation.options, function
+
+
+@pytest.mark.parametrize("part", [optimizer.clip_by_norm, optimizer.adam_step])
+def test_defaults_of_the_parts_of_a_training_step(part: Callable[..., Any]) -> None:
+    own = {name: value for name, value in defaults(part).items() if value is not REQUIRED}
+    assert own
+    assert own == {name: OPERATIONS["train_step"].options[name] for name in own}

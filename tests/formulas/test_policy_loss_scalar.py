@@ -245,6 +245,15 @@ def test_ratio_that_overflows_where_the_clip_holds_sends_nothing_back(advantage:
         assert gradient.isfinite().all()
 
 
+def test_metrics_count_ratios_that_a_loss_would_clamp() -> None:
+    """e³⁰ is beyond a clip that e²⁰, where losses clamp by default, is within."""
+    rows: Any = [[30.0]], [[0.0]], [[1.0]], np.array([[True]])
+    tensors: Any = [torch.tensor(x) for x in rows]
+    clips = {"clip_low": 0.5, "clip_high": 1e9}
+    assert policy_loss.policy_metrics(*rows, **clips)["clip_fraction"] == 1.0
+    assert torch_policy_loss.policy_metrics(*tensors, **clips)["clip_fraction"] == 1.0
+
+
 def test_exact_on_policy_in_dyadic_rationals() -> None:
     ones, advantages = np.ones((2, 2)), np.array([[1.0, -2.0], [0.5, 4.0]])
     to_dyadics = np.frompyfunc(dyadics.number, 1, 1)
