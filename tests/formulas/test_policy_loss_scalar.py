@@ -249,7 +249,7 @@ def test_metrics_count_ratios_that_a_loss_would_clamp() -> None:
     """e³⁰ is beyond a clip that e²⁰, where losses clamp by default, is within."""
     rows: Any = [[30.0]], [[0.0]], [[1.0]], np.array([[True]])
     tensors: Any = [torch.tensor(x) for x in rows]
-    clips = {"clip_low": 0.5, "clip_high": 1e9}
+    clips: Any = {"clip_low": 0.5, "clip_high": 1e9}
     assert policy_loss.policy_metrics(*rows, **clips)["clip_fraction"] == 1.0
     assert torch_policy_loss.policy_metrics(*tensors, **clips)["clip_fraction"] == 1.0
 
