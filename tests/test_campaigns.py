@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.campaigns import Record, digest
+from tests.campaigns import Record, behaviour, digest
 
 
 def test_what_is_recorded_is_found_again(tmp_path: Path) -> None:
@@ -43,3 +43,20 @@ def test_a_digest_sees_every_change(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 2\n", encoding="utf-8")
     assert digest(tmp_path, "text") != before
     assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_behaviour_is_code_without_what_is_said_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    texts = [
+        'def f(x):\n    """Twice."""\n    return 2 * x\n',
+        "def f(x):\n    return 2*x  # doubled\n",
+        "def f(x):\n    return 3 * x\n",
+        'def f(x):\n    print("Twice.")\n    return 2 * x\n',
+    ]
+    found = []
+    for text in texts:
+        file.write_text(text, encoding="utf-8")
+        assert behaviour(file) == behaviour(tmp_path)
+        found.append(behaviour(file))
+    assert found[0] == found[1]
+    assert len(set(found)) == 3

@@ -24,13 +24,13 @@ from typing import Any
 import pandas as pd
 
 from conformance.backend import Backend
-from tests.campaigns import ROOT, Record, digest, page
+from tests.campaigns import ROOT, Record, behaviour, digest, page
 from tests.harness import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
 Found = dict[str, tuple[int, list[str]]]
-JUDGES = digest(*(ROOT / name for name in ("conformance", "reference", "spec")))
+JUDGES = behaviour(ROOT / "conformance", ROOT / "reference")
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,18 @@ def _backend(name: str) -> Backend:
 
 @cache
 def _made_of(module: str) -> str:
-    """A digest of a module of ours and of all of ours that it imports, directly or not."""
-    texts: dict[str, str] = {}
-    left = {module}
+    """A digest of what a module of ours does, and all of ours that it imports, directly or not."""
+    files: dict[str, Path] = {}
+    left, seen = {module}, set[str]()
     while left:
         name = left.pop()
+        seen.add(name)
         path = ROOT.joinpath(*name.split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        texts[name] = path.read_text(encoding="utf-8") if path.exists() else ""
-        left |= _imported(texts[name]) - texts.keys()
-    return digest(*(text for _, text in sorted(texts.items())))
+        if path.exists():
+            files[name] = path
+            left |= _imported(path.read_text(encoding="utf-8")) - seen
+    return behaviour(*(path for _, path in sorted(files.items())))
 
 
 def _imported(text: str) -> set[str]:
