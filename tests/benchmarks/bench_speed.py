@@ -15,9 +15,6 @@ from tests.benchmarks.works import TINY, WORKS, Contest, Sizes, Work
 SECONDS, FEWEST, MOST = 0.5, 3, 30
 """Rounds of one call go on for so long, but for fewest and most of them."""
 
-TRACED = 2.0
-"""Memory is traced, event by event, of calls that take less than so many seconds."""
-
 FLOOR = "floor"
 
 
@@ -54,7 +51,7 @@ def test_speed(work: Work, size: Sizes, name: str, benchmark: Any, request: pyte
     begin = time.perf_counter()
     complete()
     seconds = time.perf_counter() - begin
-    most = peak(call, device) if seconds < TRACED else None
+    most = peak(call, device) if seconds < work.traced else None
     benchmark.extra_info.update(work=work.name, size=size, name=name, device=device, peak=most)
     benchmark.pedantic(complete, rounds=min(max(int(SECONDS / seconds), FEWEST), MOST))
     if name == "ours" and size in {work.sizes[-1], *(aim.size for aim in work.aims)}:

@@ -48,6 +48,8 @@ class Work:
     floor: str = "copy"
     """What the floor does: copies as many bytes as go in and come out, or multiplies."""
     aims: tuple[Aim, ...] = ()
+    traced: float = 2.0
+    """Memory is traced, event by event, of calls that take less than so many seconds."""
     tokens: Callable[[Sizes], int] | None = None
     """How many tokens a call of a size is about, where that is what people count."""
 
@@ -245,11 +247,12 @@ WORKS = (
     ),
     Work(
         "log-probabilities from logits, and gradient", "N, V", LOGITS,
-        partial(logprobs, backward=True, entropy=False), aims=(Aim("trl", 2.0, LOGITS[-1]),),
+        partial(logprobs, backward=True, entropy=False), traced=60.0, aims=(Aim("trl", 2.0, LOGITS[-1]),),
     ),
     Work(
-        "output head to log-probabilities, and gradients", "N, D, V", ((512, 512, 8192), (2048, 512, 32000)),
-        output_head, floor="matrix products", aims=(Aim("floor", 1 / 0.85),),
+        "output head to log-probabilities, and gradients", "N, D, V",
+        ((512, 512, 8192), (1024, 512, 16384), (2048, 512, 32000)),
+        output_head, floor="matrix products", traced=60.0, aims=(Aim("floor", 1 / 0.85),),
     ),
     Work(
         "dual-clip policy loss, and gradient", "B, T", ROWS, policy_loss,
@@ -267,11 +270,13 @@ WORKS = (
     ),
     Work(
         "GRPO, 4 steps of training", "responses, T", ((16, 16), (64, 16), (256, 16)),
-        partial(trained, trainer=training.grpo), floor="matrix products", tokens=training.grpo_tokens,
+        partial(trained, trainer=training.grpo), floor="matrix products", traced=60.0,
+        tokens=training.grpo_tokens,
     ),
     Work(
         "DPO, 4 steps of training", "preferences", ((16,), (64,), (256,)),
-        partial(trained, trainer=training.dpo), floor="matrix products", tokens=training.dpo_tokens,
+        partial(trained, trainer=training.dpo), floor="matrix products", traced=60.0,
+        tokens=training.dpo_tokens,
     ),
 )  # fmt: skip
 TINY = {

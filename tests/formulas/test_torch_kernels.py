@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.autograd import forward_ad
 
 from torch_impl import kernels
 
@@ -118,3 +120,29 @@ def _stack(binary: Any, folder: Path) -> list[int]:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     said = subprocess.run([tool, "-res-usage", file], check=True, capture_output=True, text=True).stdout
     return [int(size) for size in re.findall(r"STACK:(\d+)", said)]
+
+
+class Elsewhere:
+    """What there is to see of an array on some device."""
+
+    def __init__(self, device: str, *, requires_grad: bool = False) -> None:
+        self.device, self.requires_grad = torch.device(device), requires_grad
+
+
+def test_what_kernels_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain arrays on a CUDA device, where nothing is recorded, compiled or differentiated forwards."""
+    monkeypatch.setattr(kernels, "Tensor", Elsewhere)
+    there, here, leaf = Elsewhere("cuda"), Elsewhere("cpu"), Elsewhere("cuda", requires_grad=True)
+    serve: Any = kernels.serve
+    assert serve(there, there)
+    assert not serve(there, here)
+    assert not serve(there, leaf)
+    with torch.no_grad():
+        assert serve(there, leaf)
+    with forward_ad.dual_level():
+        assert not serve(there)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not serve(there)
+    monkeypatch.setattr(kernels, "Tensor", torch.Tensor)  # of which that is another kind
+    assert not serve(there)

@@ -14,6 +14,8 @@ from conformance.cases import ordinary
 from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
 from tests.formulas.recording import Recorder
+from torch_impl.linear import linear_logprobs, linear_objective
+from torch_impl.logprobs import token_logprobs_and_entropy
 
 Operation = Callable[..., Any]
 ROUNDOFF = FORMATS["float64"].unit_roundoff
@@ -52,6 +54,25 @@ def test_nothing_waits_for_a_device(name: str) -> None:
     with Recorder() as recorder:
         found = answers(*call(name, "meta"))
     assert all(x.device.type == "meta" for x in found)
+    assert recorder.kernels
+    assert not recorder.waiting
+
+
+def test_output_heads_do_not_wait_either() -> None:
+    """What is no operation of its own, because several are computed at once."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, device="meta", requires_grad=True)
+
+    hidden, weight, logits = random(2, 3, 4), random(7, 4), random(2, 3, 7)
+    tokens = torch.zeros(2, 3, dtype=torch.long, device="meta")
+    with Recorder() as recorder:
+        for leaves, results in (
+            ([hidden, weight], linear_logprobs(hidden, weight, tokens, vocabulary=6)),
+            ([hidden, weight], (linear_objective(hidden, weight, tokens, lambda x, y, _: (x + y).sum()),)),
+            ([logits], token_logprobs_and_entropy(logits, tokens)),
+        ):
+            torch.autograd.grad([x.sum() for x in results], leaves)
     assert recorder.kernels
     assert not recorder.waiting
 

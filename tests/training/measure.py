@@ -66,6 +66,7 @@ class Trial:
         measured = [step for step in self.steps if any(name.startswith("held_out") for name in step)]
         name = next(name for name in ("held_out_success", "held_out_accuracy") if name in measured[0])
         kl = [step["step_kl"] for step in self.steps if "step_kl" in step]
+        gains = [step["improvement"] for step in self.steps if "improvement" in step]
         return {
             "algorithm": self.algorithm,
             "seed": self.seed,
@@ -74,6 +75,7 @@ class Trial:
             "after": f"{measured[-1][name]:.3f}",
             "steps": self.steps[-1]["step"],
             "largest KL of a step": f"{max(kl):.4f}" if kl else "",
+            "smallest improvement of a step": f"{min(gains):.4f}" if gains else "",
             "minutes": f"{self.seconds / 60:.1f}",
         }
 

@@ -9,7 +9,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict
-from torch.nn.functional import rms_norm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from tests.training import small_runs
@@ -32,16 +31,11 @@ def ends(world: World, out: Path, number: int) -> dict[str, Tensor]:
     made = small_runs.settings(algorithm, out, steps=2, **options)
     made.optimizer = replace(made.optimizer, micro_rows=3)
     trainer = small_runs.begin(algorithm, made, replace(world, shard=shard))
-    with patch.object(LlamaRMSNorm, "forward", _wide_norm):
+    with patch.object(LlamaRMSNorm, "forward", small_runs.wide_norm):
         loop.run(trainer, out)
     chosen = state_dict.StateDictOptions(full_state_dict=True)
     found = state_dict.get_model_state_dict(trainer.trained, options=chosen)
     return {name: x.detach().clone() for name, x in found.items() if isinstance(x, Tensor)}
-
-
-def _wide_norm(norm: LlamaRMSNorm, hidden: Tensor) -> Tensor:
-    """Llama's own rounds to float32, whatever its dtype: a float64 rounding becomes a float32 one there."""
-    return rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def main(folder: Path) -> None:

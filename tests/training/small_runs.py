@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import rms_norm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from torch_impl.train.distributed import World
 from torch_impl.train.models import ModelSettings
@@ -116,3 +118,8 @@ def same(first: Tensor, second: Tensor) -> bool:
     """Whether float64 results differ by no more than float64 rounds: they are the same in float32."""
     assert first.dtype == second.dtype == torch.float64
     return torch.equal(first.float(), second.float())
+
+
+def wide_norm(norm: LlamaRMSNorm, hidden: Tensor) -> Tensor:
+    """Llama's own rounds to float32, whatever its dtype: a float64 rounding becomes a float32 one there."""
+    return rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from reference import training as reference
 from spec import registry
 from tests.training import small_runs
 from torch_impl.train import __main__ as command
@@ -163,6 +164,14 @@ def test_alarms(tmp_path: Path) -> None:
     ]
     assert metrics.alarm_of({"approx_kl": 0.02}) is None
     assert metrics.alarm_of({"approx_kl": 0.021}) == "approx_kl is 0.0210, above 0.02"
+
+
+def test_alarms_are_those_of_the_reference() -> None:
+    most, least = {"approx_kl": metrics.LARGEST_KL, "clip_range": metrics.LARGEST_CLIP}, reference.LEAST
+    assert most == reference.MOST
+    assert least == {"batch_size": metrics.SMALLEST_BATCH, "group_size": metrics.SMALLEST_GROUP}
+    assert {"beta": metrics.LARGEST_BETA} == reference.BELOW
+    assert (metrics.RATES, metrics.FAR_ABOVE) == (reference.LEARNING_RATES, reference.FAR)
 
 
 def test_settings_are_checked() -> None:

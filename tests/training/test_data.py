@@ -1,15 +1,18 @@
 """Local data: what is read, what is refused and how it says so, and pairs from a task."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.examples import examples
+from tests.training import small_runs
 from torch_impl.train.data import (
     DataError,
     Demonstration,
@@ -22,6 +25,8 @@ from torch_impl.train.data import (
     read_sft,
     write,
 )
+from torch_impl.train.pairs import collate_pairs
+from torch_impl.train.settings import Problems
 from torch_impl.train.tasks import Split, Task, make, split_of
 
 pytestmark = pytest.mark.usefixtures("without_network", "one_thread")
@@ -201,3 +206,24 @@ def test_pairs_from_a_task(rejected: Wrong, split: Split) -> None:
 def test_a_task_without_wrong_answers() -> None:
     with pytest.raises(ValueError, match=r"task must have wrong answers that are 'other', got none to"):
         preference_pairs(sums(), 1)
+
+
+def test_margins_of_pairs_are_added_to_the_setting_s(tmp_path: Path) -> None:
+    """The loss is -log σ of how far the chosen score is ahead, less both margins."""
+    pairs = [Preference("ab", "c", "d", margin) for margin in (0.0, 0.5, -2.0)]
+    trainer: Any = small_runs.trainer("reward-model", tmp_path, margin=0.25)
+    torch.nn.init.normal_(trainer.critic.scorer.model.score.weight)
+    rows = collate_pairs(pairs, trainer.tokenizer)
+    chosen, rejected = trainer.critic.scores(rows.together()).chunk(2)
+    ahead = (chosen - rejected).tolist()
+    expected = [math.log1p(math.exp(0.25 + p.margin - x)) for p, x in zip(pairs, ahead, strict=True)]
+    assert trainer.loss(rows).item() == pytest.approx(sum(expected) / 3)
+
+
+def test_margins_are_not_for_dpo(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    write(file, [Preference(str(number), "c", "d", 0.5) for number in range(64)])
+    settings = small_runs.settings("dpo", tmp_path)
+    settings.problems = Problems(file=str(file))
+    with pytest.raises(ValueError, match=r"problems.file must have no margin for dpo, got 0.5"):
+        small_runs.begin("dpo", settings)

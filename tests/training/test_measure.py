@@ -18,7 +18,8 @@ def done(tmp_path: Path) -> list[Trial]:
     (run / "report.md").write_text("a report", encoding="utf-8")
     (run / "plots" / "kl.svg").write_text("a plot", encoding="utf-8")
     solved = [{"step": step, "held_out_success": x} for step, x in ((0, 0.25), (4, 0.5))]
-    steps = [solved[0], {"step": 3, "step_kl": 0.004}, {**solved[1], "step_kl": 0.002}]
+    steps = [solved[0], {"step": 3, "step_kl": 0.004, "improvement": 0.5}]
+    steps.append({**solved[1], "step_kl": 0.002, "improvement": 0.25})
     return [Trial("grpo", 0, 90.0, solved), Trial("trpo", 0, 60.0, steps)]
 
 
@@ -27,6 +28,7 @@ def test_lines_are_of_the_first_and_the_last_measurement(done: list[Trial]) -> N
     assert [first[name] for name in ("before", "after", "steps", "minutes")] == ["0.250", "0.500", 4, "1.5"]
     assert first["largest KL of a step"] == ""
     assert second["largest KL of a step"] == "0.0040"
+    assert second["smallest improvement of a step"] == "0.2500"
 
 
 def test_reports_that_are_linked_are_there(done: list[Trial], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training import small_runs
 from tests.training.tiny import LETTERS, PROMPTS, coarse, foreign_folder, loud, only_rounded, policy, settings
 from torch_impl.train import tasks
 from torch_impl.train.models import load_policy, save
@@ -299,3 +300,24 @@ def test_vllm_by_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.truncated.tolist() == [False, True] * 2
     assert found.rollout_logprobs[1].tolist() == [-0.5, -1.0, -2.0]
     assert found.rollout_logprobs[0, 2] == 0.0
+
+
+def test_vllm_is_given_a_whole_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Adapters alone are no model: they are merged into one."""
+    fake = ModuleType("vllm")
+    fake.LLM, fake.SamplingParams = FakeModel, SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    settings = small_runs.settings("grpo", tmp_path)
+    settings.model = replace(settings.model, lora_rank=2)
+    settings.rollout = replace(settings.rollout, engine="vllm")
+    trainer: Any = small_runs.begin("grpo", settings)
+    for name, p in trainer.actor.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p)
+    with trainer.engine() as engine:
+        folder = engine._model.options["model"]
+    loaded = load_policy(replace(settings.model, path=folder, lora_rank=0), trainer.tokenizer)
+    ids = torch.tensor([[1, 2, 3]])
+    expected = trainer.actor.policy(input_ids=ids).logits
+    torch.testing.assert_close(loaded(input_ids=ids).logits, expected)
+    assert not torch.allclose(expected, trainer.reference.policy(input_ids=ids).logits)

@@ -37,7 +37,7 @@ class Preference:
     chosen: str
     rejected: str
     margin: float = 0.0
-    """By how much the scores should differ at least; reward units."""
+    """By how much a reward model's scores should differ at least, in log-odds."""
 
 
 @dataclass(frozen=True)

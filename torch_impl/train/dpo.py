@@ -48,6 +48,9 @@ class DPO(PolicyTrainer):
             self.preferences = self.make_sampler().preferences(settings.dpo.asked)
         else:
             self.preferences = sources.preferences(settings.problems, settings.dpo, settings.seed)
+        margins = [pair.margin for pairs in self.preferences.values() for pair in pairs if pair.margin]
+        if margins:
+            raise ValueError(f"problems.file must have no margin for dpo, got {margins[0]}: a reward model's")
 
     def step(self, number: int) -> dict[str, float]:
         """A step down the loss of some pairs."""

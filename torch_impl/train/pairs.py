@@ -34,6 +34,8 @@ class Pairs:
 
     chosen: Rollouts
     rejected: Rollouts
+    margins: Tensor
+    """(N,): by how much the scores should differ at least, in log-odds."""
 
     @property
     def mask(self) -> Tensor:
@@ -52,4 +54,5 @@ def collate_pairs(
     """Pairs as rows of tokens."""
     texts = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
     rows = collate(texts, tokenizer, device)
-    return Pairs(rows.select(slice(0, len(pairs))), rows.select(slice(len(pairs), None)))
+    margins = torch.tensor([p.margin for p in pairs], device=device)
+    return Pairs(rows.select(slice(0, len(pairs))), rows.select(slice(len(pairs), None)), margins)

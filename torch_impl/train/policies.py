@@ -92,7 +92,7 @@ class PolicyTrainer(Trainer):
             from torch_impl.train.vllm_engine import VLLMEngine  # an extra of its own
 
             folder = Path(self.settings.out) / "engine"
-            self.save(folder)
+            self.save(folder, merge=True)
             yield VLLMEngine(str(folder), self.tokenizer)
         else:
             with whole(self.actor.module), autocast(self.settings.optimizer, self.world):

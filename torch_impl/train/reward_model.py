@@ -2,7 +2,7 @@
 
 for each step, some pairs
 s = the number at the last token of each response
-loss = mean over pairs of -log σ(s_chosen - s_rejected - margin)
+loss = mean over pairs of -log σ(s_chosen - s_rejected - margin), where a pair may add a margin of its own
 one step of AdamW down its gradient
 """
 
@@ -52,7 +52,8 @@ class RewardModel(Trainer):
     def loss(self, some: Pairs) -> Tensor:
         """The loss of some pairs."""
         chosen, rejected = self.critic.scores(some.together()).chunk(2)
-        loss = reward_model_loss(chosen, rejected, margin=self.options.margin)
+        nearer = chosen - some.margins.to(chosen)
+        loss = reward_model_loss(nearer, rejected, margin=self.options.margin)
         margin = (chosen - rejected).detach()
         self.tally.add(len(chosen), loss=loss.detach(), margin=margin.mean())
         self.tally.add(len(chosen), accuracy=(margin > 0).double().mean())

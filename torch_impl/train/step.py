@@ -54,7 +54,7 @@ class Counts:
 def clip_gradients(gradients: Iterable[Tensor], max_norm: float, clip_eps: float = 1e-6) -> Tensor:
     """Scale gradients in place by min(1, max_norm / (norm + clip_eps)), and return their norm before.
 
-    Clause: `train.tabular-step`.
+    Clause: `train.tabular-step-clipping`.
     """
     found = list(gradients)
     norm = get_total_norm(found)

@@ -64,15 +64,18 @@ class Trainer(ABC):
             total = sum(count(list(mine[k : k + lot])) for k in range(0, len(mine), lot))
         return sum(self.world.gathered(total)) / len(data)
 
-    def save(self, folder: Path) -> None:
-        """Write the first of the trained models, as transformers does. Called by all processes."""
+    def save(self, folder: Path, *, merge: bool = False) -> None:
+        """Write the first of the trained models, as transformers does. Called by all processes.
+
+        Where there are adapters, these alone are written, or, with `merge`, the model that they make.
+        """
         [name, *_] = self.trained.keys()
         options = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = state_dict.get_model_state_dict(self.trained[name], options=options)
         if self.world.leads:
             model, made = self.fresh(), folder.with_name(folder.name + ".unfinished")
             model.load_state_dict({key.removeprefix("policy."): x for key, x in weights.items()})
-            models.save(model, made)
+            models.save(models.merged(model) if merge else model, made)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
         self.world.wait()
