@@ -321,3 +321,29 @@ def test_vllm_is_given_a_whole_model(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     expected = trainer.actor.policy(input_ids=ids).logits
     torch.testing.assert_close(loaded(input_ids=ids).logits, expected)
     assert not torch.allclose(expected, trainer.reference.policy(input_ids=ids).logits)
+
+
+class Mine(Oracle):
+    """An engine of somebody else's."""
+
+    def __init__(self, folder: str, tokenizer: CharTokenizer) -> None:
+        assert (Path(folder) / "model.safetensors").is_file()
+        self.tokenizer = tokenizer
+
+
+def test_an_engine_by_its_name(tmp_path: Path) -> None:
+    settings = small_runs.settings("grpo", tmp_path)
+    settings.rollout = replace(settings.rollout, engine=f"{__name__}:Mine")
+    trainer: Any = small_runs.begin("grpo", settings)
+    with trainer.engine() as engine:
+        assert isinstance(engine, Mine)
+    assert settings.rollout.cap == 2.0
+    settings.rollout.engine = "nowhere:Mine"
+    with pytest.raises(
+        ImportError, match=r"rollout.engine must be a MODULE:CLASS that there is, got 'nowhere"
+    ):
+        trainer.sampler.draw(0)
+    with pytest.raises(
+        ValueError, match=r"rollout.engine must be 'model', 'vllm' or MODULE:CLASS, got 'mine'"
+    ):
+        replace(settings.rollout, engine="mine")

@@ -13,7 +13,7 @@ from torch_impl.train.actors import Actor, Critic, autocast
 from torch_impl.train.descent import Descent
 from torch_impl.train.distributed import World, whole
 from torch_impl.train.models import ModelSettings
-from torch_impl.train.rollouts import Engine, ModelEngine
+from torch_impl.train.rollouts import Engine, ModelEngine, engine_class
 from torch_impl.train.sampling import Sampler
 from torch_impl.train.trainer import Trainer
 
@@ -88,12 +88,10 @@ class PolicyTrainer(Trainer):
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """An engine that has the policy's weights as they are."""
-        if self.settings.rollout.engine == "vllm":
-            from torch_impl.train.vllm_engine import VLLMEngine  # an extra of its own
-
-            folder = Path(self.settings.out) / "engine"
+        name, folder = self.settings.rollout.engine, Path(self.settings.out) / "engine"
+        if name != "model":
             self.save(folder, merge=True)
-            yield VLLMEngine(str(folder), self.tokenizer)
+            yield engine_class(name)(str(folder), self.tokenizer)
         else:
             with whole(self.actor.module), autocast(self.settings.optimizer, self.world):
                 yield ModelEngine(self.actor.policy, self.tokenizer)

@@ -5,8 +5,9 @@ right, so that the first token of every response stands in one column. Masks are
 ends a response is one of its tokens, since the policy chose it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import torch
@@ -74,6 +75,21 @@ class Engine(Protocol):
         seed: int,
     ) -> Rollouts:
         """Answer each prompt `samples` times; the answers to one prompt lie together, in order."""
+
+
+def engine_class(name: str) -> Callable[[str, Tokenizer], Engine]:
+    """What makes an engine of a folder and a tokenizer: "vllm", or MODULE:CLASS."""
+    try:
+        found: Callable[[str, Tokenizer], Engine] = resolve_name(VLLM if name == "vllm" else name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"rollout.engine must be a MODULE:CLASS that there is, got {name!r}: {error}"
+        ) from error
+    return found
+
+
+VLLM = "torch_impl.train.vllm_engine:VLLMEngine"
+"""Where the engine of an extra of its own is."""
 
 
 class ModelEngine:

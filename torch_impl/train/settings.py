@@ -135,8 +135,9 @@ class Rollout:
     """τ: logits are divided by it, for sampling and for log-probabilities. Clause: ppo.token-logprobs."""
     together: int = 8
     """Prompts that are answered at once. What is sampled depends on it, not on the number of processes."""
-    engine: Literal["model", "vllm"] = "model"
-    """Who answers: the model in this process, or vLLM, which is given its weights each step."""
+    engine: str = "model"
+    """Who answers: "model", the one in this process; "vllm"; or MODULE:CLASS, an engine that is made anew for
+    each step, from a folder with the policy and its tokenizer."""
     weight_cap: float | None = None
     """C: tokens weigh π_old/π_engine, up to so much. null: 2 where the engine is not the model, else none.
     Clause: is.truncated."""
@@ -148,6 +149,8 @@ class Rollout:
     def __post_init__(self) -> None:
         for name in ("prompts", "samples", "max_new_tokens", "together"):
             checks.integer(f"rollout.{name}", getattr(self, name), at_least=1)
+        if self.engine not in ("model", "vllm") and ":" not in self.engine:
+            raise ValueError(f"rollout.engine must be 'model', 'vllm' or MODULE:CLASS, got {self.engine!r}")
         checks.positive("rollout.temperature", self.temperature)
         if self.prompts % self.together:
             raise ValueError(
