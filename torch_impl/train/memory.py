@@ -159,7 +159,7 @@ def table(
     rows = f"{batch.rows} rows of {batch.prompt} + {batch.response} tokens"
     return "\n\n".join(
         [
-            f"Megabytes of one step of AdamW, {settings.dtype}, {rows}:",
+            f"Megabytes of one step of AdamW, {settings.dtype}, {rows}. {PEAK if measure else ''}".rstrip(),
             _parts(columns),
             FOLKLORE,
             _saved(columns),
@@ -167,6 +167,10 @@ def table(
     )
 
 
+PEAK = (
+    "Activations are measured as what the peak has beyond all gradients, though some of these come after it, "
+    "when part of the activations is gone."
+)
 FOLKLORE = (
     "GRPO is said to need 25% less memory than PPO, or 50% less. It saves the critic; what part of the whole "
     "that is depends on what else is kept:"
