@@ -32,7 +32,9 @@ class Answer:
 def answers_of(rollouts: Any) -> list[Answer]:
     """The rows of a batch without their padding."""
     columns = rollouts.prompts, rollouts.prompt_mask, rollouts.responses, rollouts.mask, rollouts.truncated
-    return [Answer(x[at].tolist(), y[on].tolist(), bool(cut)) for x, at, y, on, cut in zip(*columns)]  # noqa: B905
+    return [
+        Answer(x[at].tolist(), y[on].tolist(), bool(cut)) for x, at, y, on, cut in zip(*columns, strict=True)
+    ]
 
 
 def every_logprob(policy: Any, answer: Answer, temperature: float) -> Tensor:
@@ -59,8 +61,13 @@ def mean(rows: Sequence[Tensor], aggregation: str, horizon: int) -> Tensor:
     """One number from those of tokens, a row each."""
     if aggregation == "token-mean":
         return torch.cat(list(rows)).mean()
-    lengths = {"seq-mean-token-mean": None, "seq-mean-token-sum": 1, "seq-mean-token-sum-norm": horizon}
-    return torch.stack([row.sum() / (lengths[aggregation] or len(row)) for row in rows]).mean()
+    divisors = {
+        "seq-mean-token-sum": [1] * len(rows),
+        "seq-mean-token-mean": [len(row) for row in rows],
+        "seq-mean-token-sum-norm": [horizon] * len(rows),
+    }
+    sums = [row.sum() / by for row, by in zip(rows, divisors[aggregation], strict=True)]
+    return torch.stack(sums).mean()
 
 
 def clipped_loss(new: Tensor, old: Tensor, advantages: Tensor, o: Any) -> Tensor:
@@ -202,9 +209,8 @@ class PPOReplay(ClippedReplay):
     def rewards(self, answers: list[Answer], scores: list[float], old: list[Tensor]) -> list[list[float]]:
         """-β (log π_old - log π_reference) at each token, and the score at the last one."""
         o, found = self.options, []
-        for answer, score, mine, ref in zip(
-            answers, scores, old, self.constants(self.reference, answers), strict=True
-        ):
+        refs = self.constants(self.reference, answers)
+        for answer, score, mine, ref in zip(answers, scores, old, refs, strict=True):
             row = [-o.kl_coef * (x - y) for x, y in zip(mine.tolist(), ref.tolist(), strict=True)]
             if o.truncation == "end" or not answer.truncated:
                 row[-1] += score
@@ -238,7 +244,8 @@ class PPOReplay(ClippedReplay):
             every = self.every(self.policy, answer)
             losses.append(clipped_loss(chosen(every, answer), old, advantages, self.options))
             entropies.append(-(every.exp() * every).sum(-1))
-        return self.mean(losses) - self.options.entropy_coef * self.mean(entropies)
+        coef: float = self.options.entropy_coef
+        return self.mean(losses) - coef * self.mean(entropies)
 
 
 class PairReplay(Replay):
@@ -279,7 +286,8 @@ class DPOReplay(PairReplay):
             found = (self.logprobs(self.policy, answer) - ref).sum()
             ratios.append(found / len(answer.response) if o.average else found)
         h = o.beta * (ratios[0] - ratios[1])
-        return -(1 - o.label_smoothing) * logsigmoid(h) - o.label_smoothing * logsigmoid(-h)
+        epsilon: float = o.label_smoothing
+        return -(1 - epsilon) * logsigmoid(h) - epsilon * logsigmoid(-h)
 
 
 class RewardModelReplay(PairReplay):
@@ -290,7 +298,7 @@ class RewardModelReplay(PairReplay):
             numbers(self.trained["scorer"], self.answer(row.prompt, text))[-1]
             for text in (row.chosen, row.rejected)
         )
-        return -logsigmoid(better - worse - self.options.margin)
+        return -logsigmoid(better - worse - row.margin - self.options.margin)
 
 
 class SFTReplay(PairReplay):
@@ -312,7 +320,7 @@ class TRPOReplay(Replay):
         o, answers = self.options, answers_of(sampled.rollouts)
         groups = sampled.scores.double().split(self.settings.rollout.samples)
         advantages = [x - (sum(g) - x) / (len(g) - 1) for g in map(Tensor.tolist, groups) for x in g]
-        weights = [p for p in self.policy.parameters()]
+        weights = list(self.policy.parameters())
         with torch.no_grad():
             old = [self.every(self.policy, answer) for answer in answers]
         start = parameters_to_vector(weights).detach().clone()
@@ -337,14 +345,15 @@ class TRPOReplay(Replay):
                 return found
         raise AssertionError("no point of the line is better")
 
-    def natural_step(self, gradient: Tensor, kl: Callable[[], Tensor], weights: list[Tensor]) -> Tensor:
+    def natural_step(self, gradient: Tensor, kl: Callable[[], Tensor], weights: Sequence[Tensor]) -> Tensor:
         """√(2δ / s·F s) s, from some conjugate gradients of F s = g, the damping in F."""
         o = self.options
         with sdpa_kernel(SDPBackend.MATH):
             slope = flat(torch.autograd.grad(kl(), weights, create_graph=True))
 
         def product(v: Tensor) -> Tensor:
-            return flat(torch.autograd.grad(slope @ v, weights, retain_graph=True)) + o.damping * v
+            found = flat(torch.autograd.grad(slope @ v, weights, retain_graph=True))
+            return torch.add(found, v, alpha=o.damping)
 
         s, r = torch.zeros_like(gradient), gradient
         d = r

@@ -263,8 +263,9 @@ class FakeModel:
     def __init__(self, **options: Any) -> None:
         self.options = options
 
-    def generate(self, prompts: list[dict[str, Any]], params: Any, use_tqdm: bool) -> list[Any]:
-        FakeModel.asked = {"prompts": prompts, "use_tqdm": use_tqdm, **vars(params), **self.options}
+    def generate(self, prompts: list[dict[str, Any]], params: list[Any], use_tqdm: bool) -> list[Any]:
+        seeds = [one.seed for one in params]
+        FakeModel.asked = {"prompts": prompts, "seeds": seeds, **vars(params[0]), **self.options}
         answers = [[3, LETTERS.eos_id], [1, 2, 4]]
         return [
             SimpleNamespace(
@@ -288,6 +289,7 @@ def test_vllm_by_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     found = engine.generate([[1], [2, 3]], samples=2, max_new_tokens=3, temperature=0.7, seed=4)
     asked = FakeModel.asked
     assert asked["prompts"] == [{"prompt_token_ids": [1]}, {"prompt_token_ids": [2, 3]}]
+    assert len(set(asked["seeds"])) == 2
     assert (asked["n"], asked["max_tokens"], asked["temperature"], asked["logprobs"]) == (2, 3, 0.7, 0)
     assert (asked["model"], asked["stop_token_ids"], asked["ignore_eos"]) == (
         "folder",

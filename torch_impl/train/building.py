@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from torch_impl import checks
 
@@ -58,10 +59,24 @@ def folder_config(path: str | Path) -> Any:
     if not (Path(path) / "config.json").is_file() or not any(Path(path).glob("*.safetensors")):
         raise ValueError(f"path must be a folder with a config.json and safetensors, got {str(path)!r}")
     config: Any = AutoConfig.from_pretrained(str(path), local_files_only=True)
-    for name, x in vars(config).items():
-        if ("drop" in name or name.endswith("_pdrop")) and isinstance(x, float):
-            setattr(config, name, 0.0)
+    _drop_nothing(config)
     return config
+
+
+def _drop_nothing(config: Any) -> None:
+    """Set every rate of dropout to 0, those of configs within a config too."""
+    for name, x in list(vars(config).items()):
+        if hasattr(x, "to_dict"):
+            _drop_nothing(x)
+        elif "drop" in name and isinstance(x, float):
+            setattr(config, name, 0.0)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Let modules for dropout, those of adapters among them, drop nothing."""
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
 
 
 def build(config: Any, kind: Kind, *, path: str | Path | None, dtype: str) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
 from torch.optim import Optimizer
 
-from torch_impl.train.distributed import World
+from torch_impl.train.distributed import World, plain
 
 FORMAT = "rlspec-checkpoint-1"
 NAME = "step-{:08d}"
@@ -82,17 +82,32 @@ def load(path: Path, model: nn.Module, optimizer: Sequence[Optimizer], about: Ma
             raise CheckpointError(f"{path} is of a run with {_differences(name, said.get(name), wanted)}")
     weights, state = (_read(path / name, said["files"]) for name in (WEIGHTS, STATE))
     _same_tensors(path, weights, state_dict.get_model_state_dict(model, options=_shapes()))
-    fresh = state_dict.get_optimizer_state_dict(model, optimizer, options=_shapes())
-    held: Any = {"state": _nested(state), "param_groups": fresh["param_groups"]}
-    given: Any = weights
-    state_dict.set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=given,
-        optim_state_dict=held,
-        options=state_dict.StateDictOptions(full_state_dict=True),
-    )
+    options, given = state_dict.StateDictOptions(full_state_dict=True, strict=False), dict[str, Any](weights)
+    state_dict.set_model_state_dict(model, given, options=options)
+    if optimizer:
+        _set_state(model, optimizer, _nested(state), options)
     return int(said["step"])
+
+
+def _set_state(
+    model: nn.Module,
+    optimizer: Sequence[Optimizer],
+    state: dict[str, Any],
+    options: state_dict.StateDictOptions,
+) -> None:
+    """Put in what optimisers had of each parameter, and nothing of those that they had nothing of."""
+    fresh = state_dict.get_optimizer_state_dict(model, optimizer, options=_shapes())
+    held: Any = {"state": state, "param_groups": fresh["param_groups"]}
+    state_dict.set_optimizer_state_dict(model, optimizer, held, options=options)
+    parts = [(name, p) for name, part in model.named_children() for name, p in _named(name, part)]
+    for p in [p for name, p in parts if name not in state]:
+        for one in optimizer:
+            one.state.pop(p, None)
+
+
+def _named(name: str, part: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a part of a model, by the names that they have in a checkpoint."""
+    return [(f"{name}.{inner}", p) for inner, p in plain(part).named_parameters()]
 
 
 def _write(folder: Path, name: str, files: dict[str, dict[str, Tensor]], about: dict[str, Any]) -> None:

@@ -64,7 +64,8 @@ class Descent:
                 return (self.world.size * share).to(found.dtype) * found
 
         losses = [lambda part=part: of_part(part) for part in parts]
-        return float(update(self.optimizer, losses, max_grad_norm=self.settings.max_grad_norm))
+        most = self.settings.max_grad_norm
+        return float(update(self.optimizer, losses, max_grad_norm=most, summed=self.world.total))
 
 
 def minibatches(rows: Rows, count: int, number: int, *seed: object) -> Iterator[Rows]:

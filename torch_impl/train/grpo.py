@@ -68,7 +68,7 @@ class GRPO(PolicyTrainer):
             order = self.settings.seed, "order", number, epoch
             for some in minibatches(experience, len(rows.mask), self.options.minibatches, *order):
                 self.descend(some, some.rollouts.mask, self.loss, self.options.aggregation)
-        spread = {"advantage_spread": float(advantages.std())}
+        spread = {"advantage_spread": float(advantages.std())} | self.moved(number, rows, old_logprobs)
         return sampled.measured(old_logprobs, ref_logprobs, entropies) | spread
 
     def advantages(self, scores: Tensor, group_ids: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ def alarms(settings: Settings, parameters: int) -> Iterator[str]:
 
 def alarm_of(metrics: dict[str, float]) -> str | None:
     """What there is to say about a step."""
-    kl = metrics.get("approx_kl", 0.0)
-    return f"approx_kl is {kl:.4f}, above {LARGEST_KL}" if kl > LARGEST_KL else None
+    kl = {name: metrics[name] for name in ("step_kl", "approx_kl") if metrics.get(name, 0.0) > LARGEST_KL}
+    return next((f"{name} is {x:.4f}, above {LARGEST_KL}" for name, x in kl.items()), None)
 
 
 def warn(message: str) -> None:

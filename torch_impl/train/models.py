@@ -6,15 +6,16 @@ far, as a reward model the score of a response, at its last token.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from torch_impl import checks
-from torch_impl.precision import without_autocast
+from torch_impl.precision import wide_dtype, widen, without_autocast
 from torch_impl.train import building
 from torch_impl.train.building import inner
 from torch_impl.train.tokens import Tokenizer
@@ -96,8 +97,16 @@ class ScoreModel(nn.Module):
         base = inner(self.model)
         hidden = building.hidden_states(base.base_model, ids, attention)
         with without_autocast(hidden.device.type):
-            scores: Tensor = base.score(hidden.to(next(base.score.parameters()).dtype))
-        return scores[..., 0]
+            return _scores(base.score, hidden)[..., 0]
+
+
+def _scores(head: nn.Module, hidden: Tensor) -> Tensor:
+    """What a head makes of hidden states, in float32 or wider."""
+    if type(head) is nn.Linear:
+        width = wide_dtype(head.weight.dtype)
+        return linear(hidden.to(width), *(widen(p) for p in head.parameters()))  # a weight, perhaps a bias
+    found: Tensor = head(hidden.to(next(head.parameters()).dtype))
+    return widen(found)
 
 
 def load_scorer(
@@ -124,6 +133,18 @@ def load_scorer(
             model = building.build(copy.deepcopy(source.config), "scorer", path=None, dtype=settings.dtype)
             model.base_model.load_state_dict(source.base_model.state_dict())
         return ScoreModel(_finished(model, "scorer", settings, tokenizer, device))
+
+
+def load_critic(
+    settings: ModelSettings, tokenizer: Tokenizer, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> ScoreModel:
+    """A critic that begins as a policy does. A policy's adapters are merged, and its own are new, as wide."""
+    if settings.adapter is None:
+        return load_scorer(settings, tokenizer, seed=seed, device=device)
+    policy: Any = load_policy(settings, tokenizer, seed=seed)
+    rank = policy.peft_config[policy.active_adapter].r
+    own = replace(settings, adapter=None, lora_rank=rank)
+    return load_scorer(own, tokenizer, seed=seed, device=device, from_policy=policy)
 
 
 def outline(settings: ModelSettings, tokenizer: Tokenizer, *, scorer: bool = False) -> nn.Module:
@@ -189,4 +210,5 @@ def _finished(
         model = building.adapt(model, kind, settings.lora_rank, settings.lora_alpha, settings.lora_targets)
     if settings.activation_checkpointing:
         inner(model).activation_checkpointing_enable({"use_reentrant": False})
+    building.without_dropout(model)
     return model.train()

@@ -7,13 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_impl.kl import kl_estimate
 from torch_impl.policy_loss import aggregate, policy_metrics
 from torch_impl.train import models, sources, tokens
 from torch_impl.train.actors import Actor, Critic, autocast
+from torch_impl.train.building import inner
 from torch_impl.train.descent import Descent
 from torch_impl.train.distributed import World, whole
 from torch_impl.train.models import ModelSettings
-from torch_impl.train.rollouts import Engine, ModelEngine, engine_class
+from torch_impl.train.rollouts import Engine, ModelEngine, Rollouts, engine_class
 from torch_impl.train.sampling import Sampler
 from torch_impl.train.trainer import Trainer
 
@@ -58,7 +60,7 @@ class PolicyTrainer(Trainer):
         )
 
     def watch(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> None:
-        """Count how far the policy has moved from the one that sampled, and what the clips act on."""
+        """Count, token by token, how far the policy had moved before an update and what was beyond clips."""
         o = self.options
         found = policy_metrics(
             logprobs.detach(),
@@ -70,6 +72,14 @@ class PolicyTrainer(Trainer):
             dual_clip=o.dual_clip,
         )
         self.tally.add(mask.sum(), **found)
+
+    def moved(self, number: int, rows: Rollouts, old_logprobs: Tensor) -> dict[str, float]:
+        """The KL of all of a step's updates, where something is measured: minibatches miss the last."""
+        run = self.settings.run
+        if (number + 1) % run.evaluate_every and number + 1 != run.steps:
+            return {}
+        kl = kl_estimate(old_logprobs, self.actor.of_all(rows)[0], estimator="k3")
+        return {"step_kl": float(aggregate(kl, rows.mask))}
 
     def mean(self, x: Tensor, mask: Tensor) -> Tensor:
         """The mean over tokens that the settings ask for."""
@@ -109,4 +119,6 @@ class PolicyTrainer(Trainer):
         settings = ModelSettings(path=folder, tokenizer=self.settings.model.tokenizer, dtype=self.start.dtype)
         scorer = models.load_scorer(settings, self.tokenizer, device=self.world.device)
         scorer.requires_grad_(False)
+        if not inner(scorer).score.weight.any():
+            raise ValueError(f"rollout.reward_model must be a folder of a model with a head, got {folder!r}")
         return Critic.of(scorer, self.world, self.settings.optimizer)

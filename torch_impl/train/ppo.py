@@ -59,11 +59,12 @@ class PPO(PolicyTrainer):
         super().__init__(settings, world, start=start)
         self.options, self.sampler = settings.ppo, self.make_sampler()
         self.reference = self.make_reference()
-        scorer = models.load_scorer(self.start, self.tokenizer, seed=settings.seed, device=world.device)
+        scorer = models.load_critic(self.start, self.tokenizer, seed=settings.seed, device=world.device)
         self.critic = Critic.of(scorer, world, settings.optimizer)
         self.trained = nn.ModuleDict({"policy": self.actor.module, "critic": self.critic.module})
         rate = settings.optimizer.learning_rate
-        rates = [rate, settings.optimizer.critic_learning_rate or rate]
+        of_critic = settings.optimizer.critic_learning_rate
+        rates = [rate, rate if of_critic is None else of_critic]
         trained = list(zip([self.actor.module, self.critic.module], rates, strict=True))
         self.descent = Descent(trained, settings.optimizer, world)
 
@@ -76,7 +77,7 @@ class PPO(PolicyTrainer):
             order = self.settings.seed, "order", number, epoch
             for some in minibatches(experience, len(sampled.scores), self.options.minibatches, *order):
                 self.descend(some, some.rollouts.mask, loss, self.options.aggregation)
-        return measured
+        return measured | self.moved(number, sampled.rollouts, experience.old_logprobs)
 
     def look_back(self, sampled: Sampled) -> tuple[Experience, dict[str, float]]:
         """What is fixed before the first update, and what there is to say about it."""

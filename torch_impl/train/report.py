@@ -19,7 +19,7 @@ CURVES = {
     "reward": "reward (reward units)",
     "loss": "loss (nats)",
     "kl": "KL from the reference (nats a token)",
-    "approx_kl": "KL from the policy that sampled (nats a token)",
+    "approx_kl": "KL from the policy that sampled, before an update (nats a token)",
     "step_kl": "KL of a step (nats a token)",
     "clip_fraction": "share of tokens that are clipped",
     "entropy": "entropy (nats a token)",
@@ -29,7 +29,7 @@ CURVES = {
     "gradient_norm": "norm of the gradient",
 }
 """What is plotted, if a run has it, and how it is called."""
-LIMITS = {"approx_kl": metrics.LARGEST_KL}
+LIMITS = dict.fromkeys(("approx_kl", "step_kl"), metrics.LARGEST_KL)
 """Where an alarm begins."""
 
 

@@ -76,6 +76,10 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         checks.positive("optimizer.learning_rate", self.learning_rate)
+        checks.non_negative("optimizer.critic_learning_rate", self.critic_learning_rate or 0.0)
+        checks.non_negative("optimizer.weight_decay", self.weight_decay)
+        if self.max_grad_norm is not None:
+            checks.positive("optimizer.max_grad_norm", self.max_grad_norm)
         if len(self.betas) != 2:
             raise ValueError(f"optimizer.betas must be two numbers, got {self.betas}")
         if self.micro_rows is not None:
@@ -191,7 +195,7 @@ class Clipping:
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatches"):
             checks.integer(name, getattr(self, name), at_least=1)
-        for name in ("clip_low", "clip_high", "kl_coef"):
+        for name in ("clip_low", "clip_high", "kl_coef", "entropy_coef"):
             checks.non_negative(name, getattr(self, name))
 
 
@@ -230,6 +234,10 @@ class PPOOptions(Clipping):
     """Weight of the critic's loss. Clause: train.tabular-step-losses."""
     critic_steps: int = 0
     """First steps in which the critic alone is trained, so that its values mean something."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.non_negative("value_coef", self.value_coef)
 
 
 @dataclass

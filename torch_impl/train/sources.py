@@ -40,9 +40,10 @@ class FileQuestions:
         self._split = _divided(_problems(path), None if held_out is None else _problems(held_out), path)
 
     def problems(self, split: Split = "train", *, count: int, seed: int = 0) -> list[Problem]:
-        """So many, or as many as there are, in an order by the seed."""
+        """All to train on; of the held-out ones so many, or all that there are; in an order by the seed."""
         rows = self._split[split]
-        return [rows[k] for k in permutation(len(rows), "file", split, seed).tolist()[:count]]
+        order = permutation(len(rows), "file", split, seed).tolist()
+        return [rows[k] for k in (order if split == "train" else order[:count])]
 
     def score(self, problem: Problem, response: str) -> float:
         """1 for the answer, spaces around it aside, else 0."""

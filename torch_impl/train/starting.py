@@ -37,9 +37,8 @@ def make(algorithm: str, settings: Any, world: World) -> Trainer:
 def _warm_start(settings: PolicySettings, world: World) -> ModelSettings:
     """A model that has seen some right answers, made once for each folder."""
     out = Path(settings.out) / WARM_START
-    if not (out / "model").is_dir():
-        run(SFT(_sft(settings, out), world), out, resume=True)
-    if settings.model.lora_rank:
+    run(SFT(_sft(settings, out), world), out, resume=True)
+    if settings.model.lora_rank or settings.model.adapter:
         return replace(settings.model, adapter=str(out / "model"))
     return replace(settings.model, path=str(out / "model"))
 

@@ -71,12 +71,13 @@ def update(
     *,
     max_grad_norm: float | None = None,
     clip_eps: float = 1e-6,
+    summed: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
     """Take one step down the sum of some losses, each of which is a part of the batch times its share.
 
     The parts are differentiated one by one, so that the graph of one is in memory at a time. Returns the norm
-    of the whole gradient before it was clipped. Raises NotFinite, with nothing changed, where a loss or the
-    gradient is not finite.
+    of the whole gradient before it was clipped. `summed` adds a loss up over processes. Raises NotFinite, in
+    all of them and with nothing changed, where a loss or the gradient is not finite.
     """
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros(())
@@ -86,7 +87,7 @@ def update(
         total = total.to(part.device) + part.detach()
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = clip_gradients(gradients, math.inf if max_grad_norm is None else max_grad_norm, clip_eps)
-    for name, x in (("gradient's norm", norm), ("loss", total)):
+    for name, x in (("gradient's norm", norm), ("loss", summed(total))):
         if not torch.isfinite(x):
             optimizer.zero_grad(set_to_none=True)
             raise NotFinite(f"the {name} is {float(x)}: no step was taken")

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint import state_dict
 from torch_impl.train import models
 from torch_impl.train.descent import Descent, Rows, Tally
 from torch_impl.train.distributed import World, whole
+from torch_impl.train.models import ModelSettings
 from torch_impl.train.settings import Optimizer, Settings
 from torch_impl.train.tokens import Tokenizer
 
@@ -33,6 +34,7 @@ class Trainer(ABC):
     """None where no optimiser is used."""
 
     def __init__(self, settings: Settings, world: World) -> None:
+        _check_dtype(settings.model)
         self.settings, self.world, self.tally = settings, world, Tally()
 
     @abstractmethod
@@ -79,6 +81,16 @@ class Trainer(ABC):
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
         self.world.wait()
+
+
+def _check_dtype(model: ModelSettings) -> None:
+    """Refuse to train weights that lose most of a small step to rounding."""
+    narrow, adapted = model.dtype in ("bfloat16", "float16"), model.lora_rank or model.adapter
+    if narrow and not adapted:
+        raise ValueError(
+            f"model.dtype must be 'float32' or 'float64' where all weights are trained, got {model.dtype!r}: "
+            "their roundings swallow small steps; optimizer.autocast takes products in bfloat16"
+        )
 
 
 def rate_factor(step: int, steps: int, settings: Optimizer) -> float:

@@ -25,6 +25,7 @@ from torch_impl.group import rloo_advantages
 from torch_impl.kl import kl_divergence
 from torch_impl.logprobs import token_logprobs, token_logprobs_and_entropy
 from torch_impl.policy_loss import aggregate, kl_penalty_loss
+from torch_impl.precision import widen
 from torch_impl.train.building import inner, positions, token_count
 from torch_impl.train.descent import select
 from torch_impl.train.distributed import World, in_parts
@@ -74,6 +75,11 @@ class TRPO(PolicyTrainer):
         if settings.optimizer.autocast != "none":
             raise ValueError(
                 f"optimizer.autocast must be 'none' for trpo, got {settings.optimizer.autocast!r}"
+            )
+        if settings.rollout.cap is not None:
+            raise ValueError(
+                "rollout.engine must be 'model' for trpo, which weighs no tokens, "
+                f"got {settings.rollout.engine!r} and a cap of {settings.rollout.cap}"
             )
         super().__init__(settings, world, start=start)
         self.options, self.sampler = settings.trpo, self.make_sampler()
@@ -182,8 +188,7 @@ class TRPO(PolicyTrainer):
                 logits_to_keep=rows.mask.shape[1],
                 use_cache=False,
             )
-        logits: Tensor = out.logits[..., : token_count(self.actor.policy)]
-        return logits / self.actor.temperature
+        return widen(out.logits[..., : token_count(self.actor.policy)]) / self.actor.temperature
 
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """Numbers of all weights in one vector."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from torch_impl.train.rollouts import Rollouts, finish, pad_left, pad_right
+from torch_impl.train.seeds import derived
 from torch_impl.train.tokens import Tokenizer
 
 
@@ -42,16 +43,19 @@ class VLLMEngine:
     ) -> Rollouts:
         """As :meth:`ModelEngine.generate`, but for log-probabilities at τ = 0, which are vLLM's."""
         ids, prompt_mask = pad_left(prompts, self.tokenizer.pad_id, "cpu")
-        asked = self._vllm.SamplingParams(
-            n=samples,
-            max_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            logprobs=0,
-            stop_token_ids=[self.tokenizer.eos_id],
-            ignore_eos=True,  # the model's own, which may be another
-            detokenize=False,
-        )
+        asked = [
+            self._vllm.SamplingParams(
+                n=samples,
+                max_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=derived(seed, number),  # one for all would draw alike for each prompt
+                logprobs=0,
+                stop_token_ids=[self.tokenizer.eos_id],
+                ignore_eos=True,  # the model's own, which may be another
+                detokenize=False,
+            )
+            for number in range(len(prompts))
+        ]
         found = self._model.generate([{"prompt_token_ids": list(p)} for p in prompts], asked, use_tqdm=False)
         answers = [answer for one in found for answer in one.outputs]
         tokens = [list(answer.token_ids) for answer in answers]
