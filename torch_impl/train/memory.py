@@ -92,7 +92,10 @@ def activations(model: nn.Module, batch: Batch, *, scorer: bool = False) -> int:
     blocks = config.num_hidden_layers * block
     if inner(model).is_activation_checkpointing:
         blocks = config.num_hidden_layers * tokens * b * width + block
-    ends = tokens * (width * (norm + 2 * b) + norm + 2 * b * config.head_dim)
+    head = wide if scorer else b  # a scorer's head is wide, and so is what goes into it
+    ends = tokens * (width * (norm + b + head) + norm + 2 * b * config.head_dim)
+    if head != b:
+        ends += width * head
     known = 0 if scorer else batch.rows * batch.response * 4 * wide  # of the softmax of each position
     return int(blocks + ends + known)
 
