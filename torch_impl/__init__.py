@@ -7,7 +7,8 @@ An operation means the same on every path, and the conformance suite is run on e
   (`torch_impl.rows`), on the CPU some rows at a time. Of the mask the CPU reads whether it is whole, whether
   rows are side by side, and whether they begin at the left; elsewhere nothing is read, and rows are always
   closed up.
-- Whitening: on the CPU the moments of some rows at a time, put together.
+- Whitening: on the CPU the moments of some rows at a time, put together; elsewhere plain operations, one
+  graph for `torch.compile`. It is no part of the kernel: what that would save has not been measured.
 - Losses over tokens: one pass that keeps the slope (`torch_impl.one_pass`), on the CPU some rows at a time.
 - Log-probabilities and entropies: chunks of positions (`torch_impl.softmax`), whatever the device.
 - Losses of pairs and sequences: plain operations, which for so few numbers are faster than one pass.

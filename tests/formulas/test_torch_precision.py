@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import torch_impl
 from tests.right_backends.settings import holding
-from torch_impl import precision
+from torch_impl import precision, rows
 
 NUMBERS = torch.tensor([[1.0, torch.nan, -0.0], [torch.inf, -2.0, 5e-324]], dtype=torch.float64)
 MASK = torch.tensor([[True, False, True], [False, True, True]])
@@ -56,3 +57,9 @@ def test_it_can_be_differentiated_again_and_mapped(settings: dict) -> None:  # t
     assert torch.equal(curvature, plainly(MASK, 6 * x.detach()))
     assert torch.equal(slopes[1], plainly(MASK, 12 * x.detach().square()))
     assert torch.equal(hessian.sum(dim=(2, 3)), curvature)
+
+
+def test_the_rule_of_paths_has_the_numbers_that_are_used() -> None:
+    told = torch_impl.__doc__ or ""
+    assert f"blocks of {rows.BLOCK} columns" in told
+    assert f"from {precision.MANY:,} numbers on" in told
