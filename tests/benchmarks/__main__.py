@@ -183,6 +183,7 @@ def plot(entries: Entries, file: Path) -> None:
         panel.set_xlabel(f"product of {work.letters}", fontsize=8)
         panel.set_ylabel("ms", fontsize=8)
         panel.tick_params(labelsize=8)
+        panel.xaxis.set_minor_formatter("")
         panel.legend(fontsize=7)
         panel.grid(alpha=0.3)
     for panel in list(axes.flat)[len(works) :]:
