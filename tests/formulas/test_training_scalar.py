@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from reference import tabular
 from reference import training as reference
 from torch_impl import training as torch_impl
 
@@ -141,3 +142,12 @@ def test_alarms_of_unknown_names() -> None:
         reference.alarms("dpo", {})
     with pytest.raises(ValueError, match="measured must be one of 'approx_kl', "):
         reference.alarms("ppo", {"kl": 0.1})
+
+
+@pytest.mark.parametrize("rows", range(4))
+@pytest.mark.parametrize("size", [None, 1, 2, 3])
+def test_minibatches_have_every_row_once(rows: int, size: int | None) -> None:
+    """None of them is empty, but for the only one of a batch without rows."""
+    parts = [range(rows)[part] for part in tabular.minibatches(rows, size)]
+    assert [row for part in parts for row in part] == list(range(rows))
+    assert [len(part) for part in parts] == [0] if rows == 0 else all(map(len, parts))
