@@ -135,9 +135,9 @@ class Run:
             else:
                 self.count(check, case)
 
-    def ordinary(self, **sizes: int) -> Case:
-        """A plain call of these sizes."""
-        return ordinary(self.operation, self.dtype, self.backend.limits(self.operation), sizes=sizes)
+    def ordinary(self, seed: int = 0, **sizes: int) -> Case:
+        """A plain call of these sizes, another one for another seed."""
+        return ordinary(self.operation, self.dtype, self.backend.limits(self.operation), seed, sizes=sizes)
 
     def count(self, check: Callable[[Any], None], case: Any) -> None:
         """Check one case, and count it as executed when it was judged, as limited when it was refused."""

@@ -49,6 +49,7 @@ def test_losses(run: Run) -> None:
     for algorithm in ("grpo", "dpo", "reward-model"):
         run.over(("generic",), run.conforms, algorithm=algorithm, optimizer="sgd")
     run.at(run.conforms, *(_ragged(run, algorithm="grpo", minibatch_rows=rows) for rows in (None, 4)))
+    run.at(run.conforms, _ragged(run, algorithm="reward-model"))
 
 
 @clauses("train.tabular-step-clipping")
@@ -76,6 +77,8 @@ def test_trust_region(run: Run) -> None:
     for damping, steps in ((0.0, 1), (0.1, 2)):  # undamped, few steps spend the whole budget, or more
         run.over(("generic",), run.conforms, algorithm="trpo", cg_iters=steps, damping=damping)
         run.at(run.conforms, _ragged(run, algorithm="trpo", cg_iters=steps, damping=damping))
+    far: dict[str, Any] = {"algorithm": "trpo", "cg_iters": 2, "damping": 0.0, "max_kl": 1.0}
+    run.at(run.conforms, *(_ragged(run, seed, **far) for seed in range(6)))  # full steps that go too far
 
 
 @clauses("train.tabular-step")
@@ -103,9 +106,9 @@ def test_what_stays(run: Run) -> None:
     run.over(("adversarial", "empty-rows", "nothing-active"), check)
 
 
-def _ragged(run: Run, **options: Any) -> Case:
+def _ragged(run: Run, seed: int = 0, **options: Any) -> Case:
     """A plain call with rows of different length, and groups whose rows lie apart."""
-    plain = run.ordinary(B=6)
+    plain = run.ordinary(seed, B=6)
     mask = np.arange(3) < np.array([[3], [1], [2], [3], [2], [1]])
     batch = plain.with_arguments(mask=mask, group_ids=np.array([0, 1, 1, 0, 0, 1]))
     return batch.with_options(optimizer="sgd", learning_rate=0.5, epochs=2, **options)
