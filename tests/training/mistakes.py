@@ -133,24 +133,20 @@ def kl_is_earned(trainer: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ppo, "shaped_rewards", turned)
 
 
-def advantages_anew_in_each_epoch(trainer: Any, patch: pytest.MonkeyPatch) -> None:
-    held = remembered(trainer)
+def anew_in_each_epoch(name: str) -> Mistake:
+    """Something of PPO's that is fixed for a step is taken from the policy and the critic as they are."""
 
-    def anew(rows: Any, *how: Any) -> Iterator[Any]:
-        fresh, _ = ppo.PPO.look_back(trainer, held[0])
-        return descent.minibatches(replace(rows, advantages=fresh.advantages), *how)
+    def mistake(trainer: Any, patch: pytest.MonkeyPatch) -> None:
+        held = remembered(trainer)
 
-    patch.setattr(ppo, "minibatches", anew)
+        def anew(rows: Any, *how: Any) -> Iterator[Any]:
+            fresh, _ = ppo.PPO.look_back(trainer, held[0])
+            return descent.minibatches(replace(rows, **{name: getattr(fresh, name)}), *how)
 
+        patch.setattr(ppo, "minibatches", anew)
 
-def returns_anew_in_each_epoch(trainer: Any, patch: pytest.MonkeyPatch) -> None:
-    held = remembered(trainer)
-
-    def anew(rows: Any, *how: Any) -> Iterator[Any]:
-        fresh, _ = ppo.PPO.look_back(trainer, held[0])
-        return descent.minibatches(replace(rows, returns=fresh.returns), *how)
-
-    patch.setattr(ppo, "minibatches", anew)
+    mistake.__name__ = f"{name}_anew_in_each_epoch"
+    return mistake
 
 
 def returns_are_of_whitened_advantages(trainer: Any, patch: pytest.MonkeyPatch) -> None:
@@ -278,8 +274,8 @@ MISTAKES: dict[str, list[Mistake]] = {
     "ppo": [
         *OF_BOTH,
         kl_is_earned,
-        advantages_anew_in_each_epoch,
-        returns_anew_in_each_epoch,
+        anew_in_each_epoch("advantages"),
+        anew_in_each_epoch("returns"),
         returns_are_of_whitened_advantages,
         minibatches_are_whitened,
         what_was_cut_off_is_paid_twice,

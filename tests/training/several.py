@@ -20,6 +20,7 @@ RUNS: list[tuple[str, str, dict[str, Any]]] = [
     ("grpo", "ddp", {"kl_coef": 0.1, "aggregation": "seq-mean-token-mean"}),
     ("grpo", "fsdp", {"kl_coef": 0.1, "minibatches": 2}),
     ("dpo", "fsdp", {}),
+    ("ppo", "fsdp", {"critic_steps": 1}),
     ("reward-model", "ddp", {}),
     ("trpo", "ddp", {"cg_iters": 4}),
 ]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.training import small_runs
-from torch_impl.train.actors import autocast
 from torch_impl.train.policies import PolicyTrainer
 from torch_impl.train.rollouts import Rollouts
 from torch_impl.train.trainer import Trainer
@@ -57,13 +56,10 @@ def test_products_are_narrow_and_sums_are_not(tmp_path: Path) -> None:
 
 
 def test_the_engine_has_the_same_products(tmp_path: Path) -> None:
-    trainer, rows = policy(tmp_path)
+    trainer, _ = policy(tmp_path)
     with trainer.engine():
         assert torch.is_autocast_enabled("cpu")
     assert not torch.is_autocast_enabled("cpu")
-    with autocast(trainer.settings.optimizer, trainer.world):
-        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
-    assert rows.mask.any()
 
 
 @pytest.mark.filterwarnings("ignore::torch_impl.train.metrics.Alarm")

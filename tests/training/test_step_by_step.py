@@ -21,24 +21,17 @@ from torch_impl.train.settings import Problems, Rollout
 
 pytestmark = pytest.mark.usefixtures("without_network", "one_thread")
 
+CLIPPED = {
+    "epochs": 2,
+    "minibatches": 2,
+    "clip_low": 0.02,
+    "clip_high": 0.1,
+    "kl_coef": 0.1,
+    "entropy_coef": 0.05,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ppo": {
-        "epochs": 2,
-        "minibatches": 2,
-        "clip_low": 0.02,
-        "clip_high": 0.1,
-        "kl_coef": 0.1,
-        "entropy_coef": 0.05,
-        "gamma": 0.9,
-    },
-    "grpo": {
-        "epochs": 2,
-        "minibatches": 2,
-        "clip_low": 0.02,
-        "clip_high": 0.1,
-        "kl_coef": 0.1,
-        "entropy_coef": 0.05,
-    },
+    "ppo": {**CLIPPED, "gamma": 0.9},
+    "grpo": CLIPPED,
     "dpo": {"rows": 8, "label_smoothing": 0.1},
     "reward-model": {"rows": 8, "margin": 0.5},
     "sft": {"rows": 8},
