@@ -121,4 +121,5 @@ def strangers(dtype: Any, shape: tuple[int, ...], convert: Convert) -> Iterator[
     """What is no array of this dtype, whatever its shape; the reference takes integers for numbers."""
     others = {float: (complex,), bool: (float, int, np.uint8), int: (float, bool, complex)}[dtype]
     yield from (convert(np.ones(shape, dtype=other)) for other in others)
-    yield from ("x", {"x": 1.0}, [[1.0], [1.0, 2.0]], np.full(shape, "1.0"), np.full(shape, None))
+    yield from ("x", {"x": 1.0}, [[1.0], [1.0, 2.0]], np.full(shape, "1.0"))
+    yield from (np.full(shape, value, dtype=object) for value in (None, "1.0", True))

@@ -212,6 +212,13 @@ def test_divergence_of_extreme_logits(spread: float, offset: float) -> None:
     assert_all_permitted(permitted, gradient)
 
 
+def test_a_probability_that_underflows_adds_nothing() -> None:
+    """exp(-800) is 0 in float64, so that what the other policy excludes is as if excluded by both."""
+    x, y = np.array([[[0.0, -800.0]]]), np.array([[[0.0, -np.inf]]])
+    assert reference.kl_divergence(x, y)[0, 0] == 0.0
+    assert torch_impl.kl_divergence(torch.from_numpy(x), torch.from_numpy(y))[0, 0] == 0.0
+
+
 @examples(150)
 @given(positive, st.one_of(positive, st.sampled_from([0.0, -1.0])), positive, positive, st.integers(0, 20))
 def test_coefficients(coef: float, kl: float, target: float, horizon: float, n_steps: int) -> None:

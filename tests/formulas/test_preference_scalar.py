@@ -135,6 +135,9 @@ def test_exact_where_nothing_rounds() -> None:
 
 
 def test_symbols_run() -> None:
+    tokens, mask = symbols.array("t", (1, 2)), np.ones((1, 2), dtype=bool)
+    assert reference.sequence_logprobs(tokens, mask)[0] == sum(tokens[0])
+    assert reference.sequence_logprobs(tokens, mask, average=True)[0] == sum(tokens[0]) / 2
     pair = [symbols.array(name, (2,)) for name in "abcd"]
     for options in LOSSES:
         assert reference.dpo_loss(*pair, beta=0.5, **options).free_symbols

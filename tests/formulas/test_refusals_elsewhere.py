@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reference import (
+    checks,
     clipping,
     gae,
     group,
@@ -79,7 +80,11 @@ CALLS: tuple[tuple[Any, dict[str, Any], dict[str, Any]], ...] = (
     (reward.preference_probability, {"chosen": "N", "rejected": "N"}, {}),
     (reward.k_wise_loss, {"scores": "NA"}, {"margin": 0.0}),
     (reward.terminal_rewards, {"scores": "B", "mask": "BT"}, {}),
-    (training.memory_per_parameter, {}, {"trained": 1.0, "frozen": 1.0, "reward_model": True}),
+    (
+        training.memory_per_parameter,
+        {},
+        {"algorithm": "ppo", "trained": 1.0, "frozen": 1.0, "reward_model": True},
+    ),
     (trust_region.expected_advantage, {"visitation": "S", "policy": "SA", "advantages": "SA"}, {}),
     (trust_region.penalty_coefficient, {"advantages": "SA"}, {"gamma": 0.5}),
     (trust_region.surrogate, {"logprobs": "BT", "old_logprobs": "BT", "advantages": "BT", "mask": "BT"}, {}),
@@ -101,8 +106,6 @@ def call(function: Any, arguments: dict[str, Any], options: dict[str, Any], **ch
         arrays["mask"] = np.ones(arrays["mask"].shape, dtype=bool)
     given = {name: changed.get(name, arrays.get(name, x)) for name, x in arguments.items()}
     chosen = {name: changed.get(name, x) for name, x in options.items()}
-    if function is training.memory_per_parameter:
-        chosen["algorithm"] = "ppo"
     return function(*given.values(), **chosen)
 
 
@@ -139,3 +142,8 @@ def test_bad_arrays(function: Any, arguments: dict[str, Any], options: dict[str,
         for stranger in [*strangers(kind, shape_of(arguments[name]), np.asarray), None]:
             with pytest.raises(ValueError, match=f"^{name} must be "):
                 call(function, arguments, options, **{name: stranger})
+
+
+@pytest.mark.parametrize("number", [1, np.float32(0.5), np.array(0.5)], ids=["int", "float32", "array"])
+def test_a_number_becomes_a_float(number: Any) -> None:
+    assert type(checks.real_number("x", number)) is float
