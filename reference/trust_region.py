@@ -72,7 +72,7 @@ def penalty_coefficient(advantages: Array, *, gamma: Scalar) -> Scalar:
     >>> penalty_coefficient([[0.5, -1.0]], gamma=0.5)
     8.0
     """
-    checks.unit_interval("gamma", gamma)
+    checks.below_one("gamma", gamma)
     advantages = checks.real_array("advantages", advantages, (None, None))
     largest = numbers.zeros((), like=advantages)
     for size in numbers.absolute(advantages).flat:

@@ -51,6 +51,14 @@ def test_gae_by_definition(call: Call) -> None:
 
 
 @examples(INPUTS)
+@given(st.floats(-10.0, 10.0), discount | st.floats(0.0, 1.0))
+def test_one_token_has_nothing_to_average(reward: float, lam: float) -> None:
+    row = ([[reward]], [[1.0]], np.array([[True]]), [2.0])
+    advantage = reference.gae_by_definition(*row, gamma=0.5, lam=lam)
+    assert advantage == reference.n_step_advantages(*row, gamma=0.5, n=1)
+
+
+@examples(INPUTS)
 @given(st.integers(1, 12), discount | st.floats(0.0, 1.0))
 def test_n_step_weights(count: int, lam: float) -> None:
     weights = scalar.n_step_weights(count, Fraction(lam))

@@ -15,6 +15,7 @@ from conformance.operations import OPERATIONS
 from conformance.protocol import Operation
 from tests.formulas.drawing import values_of
 from tests.formulas.refusals import (
+    OPTIONS,
     Convert,
     assert_options_refused,
     assert_shape_refused,
@@ -65,7 +66,7 @@ def test_good_arguments_are_accepted(operation: Operation, function: Any, conver
     """Without this, refusing everything would pass."""
     call(operation, function, convert)
     for name in operation.options:
-        for value in values_of(operation.name, name):
+        for value in (*values_of(operation.name, name), *OPTIONS[name].edges):
             call(operation, function, convert, **{name: value})
 
 
@@ -89,7 +90,8 @@ def test_bad_options(operation: Operation, function: Any, convert: Convert) -> N
         def given(value: Any, name: str = name) -> Any:
             return call(operation, function, convert, **{name: value})
 
-        assert_options_refused(name, given, optional=None in values_of(operation.name, name))
+        optional = None in values_of(operation.name, name)
+        assert_options_refused(name, given, OPTIONS[name], optional=optional)
 
 
 @every_formula_of_arrays

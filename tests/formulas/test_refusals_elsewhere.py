@@ -23,6 +23,7 @@ from reference import (
 )
 from tests.formulas.refusals import (
     OPTIONS,
+    Kind,
     assert_options_refused,
     assert_shape_refused,
     strangers,
@@ -109,6 +110,11 @@ def call(function: Any, arguments: dict[str, Any], options: dict[str, Any], **ch
     return function(*given.values(), **chosen)
 
 
+def kind_of(function: Any, name: str) -> Kind:
+    """What an option of a function is; the bound on the improvement divides by 1 - γ."""
+    return OPTIONS["beta1" if (function, name) == (trust_region.penalty_coefficient, "gamma") else name]
+
+
 def shape_of(letters: str) -> tuple[int, ...]:
     return tuple(SIZES[letter] for letter in letters)
 
@@ -118,6 +124,16 @@ def test_good_arguments_are_accepted(
     function: Any, arguments: dict[str, Any], options: dict[str, Any]
 ) -> None:
     call(function, arguments, options)
+    for name in options:
+        for edge in kind_of(function, name).edges if function is not gae.reward_horizon else ():
+            call(function, arguments, options, **{name: edge})
+
+
+def test_the_horizon_of_rewards_lies_between_the_edges() -> None:
+    assert gae.reward_horizon(0.25, gamma=1, lam=0.5) == gae.reward_horizon(0.25, gamma=0.5, lam=1) == 2.0
+    for gamma, lam in ((0, 0.5), (0.5, 0.0), (1, 1.0)):
+        with pytest.raises(ValueError, match=r"^gamma \* lam must be a number strictly between 0 and 1"):
+            gae.reward_horizon(0.25, gamma=gamma, lam=lam)
 
 
 @every_function
@@ -128,7 +144,8 @@ def test_bad_options(function: Any, arguments: dict[str, Any], options: dict[str
         def given(value: Any, name: str = name) -> Any:
             return call(function, arguments, options, **{name: value})
 
-        assert_options_refused(name, given, optional=name in ("dual_clip", "log_ratio_clip"))
+        kind = kind_of(function, name)
+        assert_options_refused(name, given, kind, optional=name in ("dual_clip", "log_ratio_clip"))
 
 
 @every_function
