@@ -106,7 +106,7 @@ def telescoped_advantages(
     rewards, values, mask, bootstrap_value = _rows(rewards, values, mask, bootstrap_value, gamma)
     errors = _packed_td_errors(rewards, values, mask, bootstrap_value, gamma)
     width = errors.shape[1]
-    discounts = numbers.powers(gamma, width + 1)
+    discounts = numbers.powers(gamma, width)
     advantages = numbers.zeros(errors.shape, like=errors)
     for step in range(min(n, width)):
         advantages[:, : width - step] = advantages[:, : width - step] + discounts[step] * errors[:, step:]

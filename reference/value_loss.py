@@ -73,7 +73,7 @@ def value_loss(
     >>> value_loss([[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask, clip=0.5)
     5.5625
     """
-    values, old_values, returns, mask = _rows(values, old_values, returns, mask, clip, aggregation)
+    values, old_values, returns, mask = _rows(values, old_values, returns, mask, aggregation)
     squared = numbers.square(values - returns)
     if clip is not None:
         squared = numbers.maximum(
@@ -106,7 +106,7 @@ def value_loss_gradient(
     >>> value_loss_gradient(1.0, [[1.0, 4.0]], [[0.0, 3.0]], [[3.0, 0.0]], mask, clip=0.5)
     array([[0., 2.]])
     """
-    values, old_values, returns, mask = _rows(values, old_values, returns, mask, clip, aggregation)
+    values, old_values, returns, mask = _rows(values, old_values, returns, mask, aggregation)
     slope = values - returns
     if clip is not None:
         clipped_error = clip_values(values, old_values, clip=clip) - returns
@@ -136,12 +136,10 @@ def clip_values(values: Array, old_values: Array, *, clip: Scalar) -> Array:
 
 
 def _rows(
-    values: Array, old_values: Array, returns: Array, mask: Mask, clip: Scalar | None, aggregation: str
+    values: Array, old_values: Array, returns: Array, mask: Mask, aggregation: str
 ) -> tuple[Array, Array, Array, Mask]:
     """Check the arguments, and put zeros where the mask is False."""
     checks.choice("aggregation", aggregation, MODES)
-    if clip is not None:
-        checks.non_negative("clip", clip)
     values = checks.real_array("values", values, (None, None))
     old_values = checks.real_array("old_values", old_values, values.shape, like="values")
     returns = checks.real_array("returns", returns, values.shape, like="values")

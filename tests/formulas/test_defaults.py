@@ -9,7 +9,7 @@ import pytest
 from conformance.adapters import torch_impl
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED, Operation
-from reference import optimizer
+from reference import clipping, optimizer
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -26,8 +26,16 @@ def test_defaults(operation: Operation) -> None:
         assert defaults(function) == operation.options, function
 
 
-@pytest.mark.parametrize("part", [optimizer.clip_by_norm, optimizer.adam_step])
-def test_defaults_of_the_parts_of_a_training_step(part: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("part", "operation"),
+    [
+        (optimizer.clip_by_norm, "train_step"),
+        (optimizer.adam_step, "train_step"),
+        (clipping.policy_ratio, "policy_loss"),
+        (clipping.policy_ratio_gradient, "policy_loss"),
+    ],
+)
+def test_defaults_of_the_parts_of_an_operation(part: Callable[..., Any], operation: str) -> None:
     own = {name: value for name, value in defaults(part).items() if value is not REQUIRED}
     assert own
-    assert own == {name: OPERATIONS["train_step"].options[name] for name in own}
+    assert own == {name: OPERATIONS[operation].options[name] for name in own}

@@ -53,7 +53,7 @@ def test_gae_by_definition(call: Call) -> None:
 @examples(INPUTS)
 @given(st.floats(-10.0, 10.0), discount | st.floats(0.0, 1.0))
 def test_one_token_has_nothing_to_average(reward: float, lam: float) -> None:
-    row = ([[reward]], [[1.0]], np.array([[True]]), [2.0])
+    row: Any = ([[reward]], [[1.0]], np.array([[True]]), [2.0])
     advantage = reference.gae_by_definition(*row, gamma=0.5, lam=lam)
     assert advantage == reference.n_step_advantages(*row, gamma=0.5, n=1)
 

@@ -183,6 +183,12 @@ def test_symbols_give_the_formula() -> None:
     assert rewards[0, 1] == 0
 
 
+def test_nothing_warns_of_what_is_masked() -> None:
+    beyond = np.array([[-1.0, -np.inf]])
+    rewards = reference.shaped_rewards([5.0], beyond, beyond, np.array([[True, False]]), kl_coef=0.5)
+    assert np.array_equal(rewards, [[5.0, 0.0]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -137,6 +137,38 @@ def test_what_the_table_does_not_have(name: str, value: int, below: int) -> None
     assert str(caught.value) == f"{name} must lie in [0, {below}), got {value} to {value}"
 
 
+@pytest.mark.parametrize("states", [[-1, 0], [0, 1]])
+def test_what_the_table_does_not_have_beside_what_it_has(states: list[int]) -> None:
+    two = TOKEN | {"states": [states], "actions": [[0, 1]], "rewards": [[1.0, 2.0]], "mask": [[True, True]]}
+    with pytest.raises(ValueError, match="states must lie in") as caught:
+        by_reference(two, algorithm="ppo", learning_rate=0.25)
+    assert str(caught.value) == f"states must lie in [0, 1), got {states[0]} to {states[1]}"
+
+
+@both
+@pytest.mark.parametrize("algorithm", reference.ALGORITHMS)
+def test_what_an_algorithm_does_not_read_is_checked_as_well(step: Any, algorithm: str) -> None:
+    for name in ("rewards", "mask", "bootstrap_value", "group_ids"):
+        with pytest.raises(ValueError, match=f"^{name} must "):
+            step(PAIR | {name: [PAIR[name]]}, algorithm=algorithm, learning_rate=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "side", "at_limit"),
+    [
+        ("approx_kl", 0.02, +1, False),
+        ("clip_range", 0.4, +1, False),
+        ("batch_size", 128, -1, False),
+        ("group_size", 32, -1, False),
+        ("beta", 0.3, +1, True),
+        ("learning_rate", 10 * 8e-7, +1, False),
+    ],
+)
+def test_alarms_ring_beyond_the_limits(name: str, limit: float, side: int, at_limit: bool) -> None:
+    for step, rings in ((0, at_limit), (side, True), (-side, False)):
+        assert reference.alarms("grpo", {name: limit * (1 + step / 256)}) == {name: rings}
+
+
 def test_alarms_of_unknown_names() -> None:
     with pytest.raises(ValueError, match="algorithm must be one of 'ppo', 'grpo', got str 'dpo'"):
         reference.alarms("dpo", {})
