@@ -1,8 +1,8 @@
 """Hold our own tests against small mistakes in the formulas: `python -m tests.mutants --help`.
 
-Each mutant is one edit of `reference/` or `torch_impl/` in a copy of the project. It is killed when a test
-fails on it, or does not end; mutants that `equivalent.toml` proves to be no mistakes do not count. A long
-run can be made in several sittings, with `--record` and `--minutes`.
+Each mutant is one edit of a formula in `reference/` or `torch_impl/`, its kernels among them, in a copy of
+the project. It is killed when a test fails on it, or does not end; mutants that `equivalent.toml` proves to
+be no mistakes do not count. A long run can be made in several sittings, with `--record` and `--minutes`.
 """
 
 import argparse

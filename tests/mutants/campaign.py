@@ -17,11 +17,12 @@ from tests.harness import together
 from tests.mutants import beside
 from tests.mutants.equivalents import Equivalent
 from tests.mutants.operators import Mutant, mutants
-from tests.mutants.plans import checks, plan
+from tests.mutants.plans import KERNELS, checks, plan
 from tests.mutants.reach import Name, reaching
 from tests.mutants.running import FOLDERS, NO_TEST, PASSED, Outcome, Selection, changed, run_tests
+from torch_impl.kernels import TRITON
 
-PACKAGES = ("reference", "torch_impl")
+PACKAGES = ("reference", "torch_impl", *([KERNELS] if TRITON else []))
 ENOUGH = 0.95
 """The share of the mutants that are mistakes, which has to be seen."""
 TOGETHER = 60
@@ -83,7 +84,7 @@ class Campaign:
             users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
             selections = plan(self.project, mutant, users)
         seconds = 0.0
-        with changed(self.project, {f"{mutant.package}/{mutant.module}.py": mutant.text}) as tree:
+        with changed(self.project, {mutant.file: mutant.text}) as tree:
             for selection in selections:
                 outcome = run_tests(tree, selection, self.limit)
                 seconds += outcome.seconds
@@ -202,7 +203,7 @@ def _key(mutant: Mutant) -> str:
 
 
 def _texts(project: Path, package: str) -> dict[str, str]:
-    paths = sorted((project / package).glob("*.py"))
+    paths = sorted((project / package.replace(".", "/")).glob("*.py"))
     return {path.stem: path.read_text(encoding="utf-8") for path in paths}
 
 

@@ -73,6 +73,11 @@ class Mutant:
     """The whole module, edited."""
 
     @property
+    def file(self) -> str:
+        """Where the module lies in the project."""
+        return f"{self.package.replace('.', '/')}/{self.module}.py"
+
+    @property
     def id(self) -> str:
         """Its name."""
         place = f"{self.package}.{self.module}:{self.function}:{self.line}"

@@ -16,12 +16,18 @@ TENSORS = "tests/formulas/test_torch_tensors.py"
 SECOND = "tests/formulas/test_second_definitions.py"
 DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
+KERNELS = "torch_impl.kernels"
+KERNEL_TESTS = Selection(("tests/formulas/test_torch_kernels.py",))
+INTERPRETED = "tests/right_backends/triton_interpreted.py"
+"""The kernels as a backend."""
 CHECKS = ("checks.", "_check", "raise ")
 """What is in the text of what refuses arguments."""
 
 
 def plan(project: Path, mutant: Mutant, reaching: set[Name]) -> list[Selection]:
     """The selections of tests to run, one after the other, until one fails."""
+    if mutant.package == KERNELS:
+        return [*_suite(list(OPERATIONS), INTERPRETED, "quick"), KERNEL_TESTS]
     operations = [name for name, functions in _functions(mutant.package).items() if functions & reaching]
     own = [name for name in operations if (mutant.module, name) in reaching] or operations
     others = [name for name in operations if name not in own]
@@ -43,10 +49,11 @@ def checks(mutant: Mutant) -> bool:
     return mutant.module == "checks" or any(word in mutant.old for word in CHECKS)
 
 
-def _suite(operations: list[str]) -> list[Selection]:
-    """The suite on `torch_impl`, if it asks about any operation."""
-    words = ("--dtype", "float32", "--backend", "torch_impl", "--replay", "off", "--time-limit", "10")
-    suite = Selection(("conformance/",), operations=tuple(operations), options=words)
+def _suite(operations: list[str], backend: str = "torch_impl", profile: str = "default") -> list[Selection]:
+    """The suite on a backend, if it asks about any operation."""
+    words = ("--dtype", "float32", "--backend", backend, "--profile", profile, "--replay", "off")
+    options = (*words, "--time-limit", "10")
+    suite = Selection(("conformance/",), operations=tuple(operations), options=options)
     return [suite] if operations else []
 
 

@@ -15,6 +15,7 @@ from tests.mutants.operators import Mutant
 from tests.mutants.plans import plan
 from tests.mutants.reach import reaching
 from tests.mutants.running import NO_TEST, PASSED, ROOT, Selection, changed, run_tests, snapshot
+from torch_impl.kernels import TRITON
 
 EVERY = every_mutant(ROOT)
 LIMIT = 300.0
@@ -32,6 +33,7 @@ FEW = (
     ("torch_impl.policy_loss:aggregate_sums", "opposite", ""),
     ("torch_impl.preference:sequence_logprobs", "deletion", "sums = "),
     ("torch_impl.value_loss:value_loss", "opposite", ""),
+    *([("torch_impl.kernels.gae:_compose", "arithmetic", "")] if TRITON else []),
 )
 """Function, operator and how what stood there begins: the first mutant that is so."""
 
@@ -145,7 +147,7 @@ def test_who_uses_what() -> None:
 
 def test_every_mutant_has_tests_that_may_see_it() -> None:
     users = {
-        p: reaching(p, {f.stem: f.read_text("utf-8") for f in (ROOT / p).glob("*.py")})
+        p: reaching(p, {f.stem: f.read_text("utf-8") for f in (ROOT / p.replace(".", "/")).glob("*.py")})
         for p in campaign.PACKAGES
     }
     functions = {(m.package, m.module, m.function): m for m in EVERY}
