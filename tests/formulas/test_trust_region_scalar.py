@@ -394,6 +394,12 @@ BAD: list[tuple[str, str, Any, str]] = [
 ]
 
 
+def test_a_quotient_with_the_divisor_0_is_one_by_1() -> None:
+    """A residual of 3 where A is 0: α = 9, and nothing of the residual is gone."""
+    found = reference.conjugate_gradient_step(lambda v: 0.0 * v, np.zeros(1), np.array([3.0]), np.ones(1))
+    assert [vector.item() for vector in found] == [9.0, 3.0, 4.0]
+
+
 def test_a_residual_as_long_as_the_tolerance_is_short_enough() -> None:
     for module, vector in ((reference, np.array), (torch_impl, torch.tensor)):
         for tol, moves in ((5.0, False), (4.5, True)):
