@@ -23,6 +23,8 @@ INPUTS = 10
 TEXT = f"""\
 # The smallest error that is certain to be seen
 
+Computed, not measured: `python -m tests.oracle.sensitivity` gives the same numbers on every machine.
+
 If every element of a result is off by a relative error larger than the first number, one of {INPUTS} ordinary
 inputs shows it (dense numbers of one scale, nothing masked); if it is larger than the second, any of them
 does. They differ where results cancel. The suite tries more inputs than these, and on exact ones (γ and λ in
