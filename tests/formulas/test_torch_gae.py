@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.formulas.recording import Recorder
 from torch_impl import gae
+from torch_impl import rows as rows_of_arrays
 from torch_impl.rows import discounted_sums
 
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -216,3 +217,40 @@ def test_equal_values_whiten_to_what_rounding_leaves(dtype: torch.dtype, value: 
     wide = torch.finfo(torch.promote_types(dtype, torch.float32))
     left = (count * wide.eps) ** 2 * abs(x[0, 0].item())  # eps is 2u: room for the quotients too
     assert whitened.abs().max().item() <= left / 1e-8**0.5
+
+
+@pytest.mark.parametrize("chunk", [10, rows_of_arrays.CHUNK])
+@pytest.mark.parametrize("shift_mean", [True, False])
+def test_whitening_is_as_exact_far_from_zero(
+    chunk: int, shift_mean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of 1e4 that differ by 0.1, a tenth of them active, in rows that are taken together or alone.
+
+    Two roundings of a distance, half of those of a variance and one of a quotient: no mean is among them.
+    """
+    monkeypatch.setattr(rows_of_arrays, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        x = 1e4 + 0.1 * torch.randn(8, 40, generator=generator)
+        mask = torch.rand(8, 40, generator=generator) < 0.1
+        wide = gae.whiten(x.double(), mask, shift_mean=shift_mean, eps=0.0)
+        error = (gae.whiten(x, mask, shift_mean=shift_mean, eps=0.0) - wide).abs().max()
+        assert error <= (8 + mask.sum() / 2) * 2.0**-24 * wide.abs().max()
+
+
+@pytest.mark.parametrize("count", [3, 10, 1000])
+def test_equal_values_keep_their_mean(count: int) -> None:
+    x, mask = torch.full((1, count), 0.1), torch.ones(1, count, dtype=torch.bool)
+    assert torch.equal(gae.whiten(x, mask, shift_mean=False, ddof=0), x)
+
+
+@pytest.mark.parametrize("ddof", [0, 1, 2, 3])
+@pytest.mark.parametrize("active", [0, 1, 2])
+def test_too_few_to_whiten_are_zero_and_have_no_gradient(active: int, ddof: int) -> None:
+    x = torch.tensor([[1.0, 2.0, 4.0]], requires_grad=True)
+    whitened = gae.whiten(x, torch.arange(3)[None] < active, ddof=ddof)
+    (gradient,) = torch.autograd.grad(whitened.sum(), x)
+    assert torch.isfinite(gradient).all()
+    if active <= ddof:
+        assert not whitened.any()
+        assert not gradient.any()

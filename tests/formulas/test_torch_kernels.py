@@ -22,7 +22,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from tests.campaigns import ROOT
+from torch_impl import gae as in_torch
 from torch_impl.kernels import gae
+
+operations: Any = in_torch
 
 HOPPER = GPUTarget("cuda", 90, 32)
 WIDE = {"fp64": tl.float64, "fp32": tl.float32, "bf16": tl.float32, "fp16": tl.float32}
@@ -120,6 +123,33 @@ def _stack(binary: Any, folder: Path) -> list[int]:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     said = subprocess.run([tool, "-res-usage", file], check=True, capture_output=True, text=True).stdout
     return [int(size) for size in re.findall(r"STACK:(\d+)", said)]
+
+
+def test_operations_hand_their_arguments_on_to_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, and only where a kernel serves the arrays of which gradients may be wanted."""
+    rewards, values, mask, last = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, 3) > 0, torch.ones(2)
+    asked: list[set[int]] = []
+
+    def serve(*arrays: torch.Tensor) -> bool:
+        asked.append(set(map(id, arrays)))
+        return True
+
+    monkeypatch.setattr(kernels, "serve", serve)
+    for name in ("lambda_returns", "discounted_returns"):
+        monkeypatch.setattr(gae, name, lambda *given, **options: (given, options))
+    options = {"gamma": 0.9, "lam": 0.8, "masked": "zero"}
+    given = rewards, values, mask, last
+    assert operations.gae(*given, **options) == (given, options | {"advantages": True})
+    assert operations.lambda_returns(*given, **options) == (given, options | {"advantages": False})
+    assert operations.discounted_returns(rewards, mask, last, gamma=0.9) == (
+        (rewards, mask, last),
+        {"gamma": 0.9},
+    )
+    assert [set(map(id, arrays)) for arrays in asked] == [
+        {id(rewards)},
+        {id(rewards)},
+        {id(rewards), id(last)},
+    ]
 
 
 class Elsewhere:
