@@ -21,12 +21,15 @@ class Equivalent:
     old: str
     new: str
     reason: str
+    line: str = "…"
+    """How its line reads with the edit, where a function has more of the same."""
 
     def covers(self, mutant: Mutant) -> bool:
         """Whether a mutant is meant, wherever in its function it stands."""
         function = f"{mutant.package}.{mutant.module}:{mutant.function}"
         fits = _fits(self.old, mutant.old) and _fits(self.new, mutant.new)
-        there = any(_fits(pattern, function) for pattern in self.functions)
+        line = mutant.text.splitlines()[mutant.line - 1].strip()
+        there = any(_fits(pattern, function) for pattern in self.functions) and _fits(self.line, line)
         return there and fits and self.operator == mutant.operator
 
 
