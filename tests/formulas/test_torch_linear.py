@@ -18,6 +18,7 @@ from tests.benchmarks.memory import peak
 from torch_impl import linear, softmax
 from torch_impl.linear import linear_logprobs, linear_objective
 from torch_impl.logprobs import token_logprobs_and_entropy
+from torch_impl.precision import wide_dtype
 
 ROWS, LENGTH, FEATURES, VOCABULARY = 3, 5, 4, 11
 PADDING = 2
@@ -27,9 +28,9 @@ HEAD: dict[str, Any] = {"temperature": TEMPERATURE, "vocabulary": VOCABULARY}
 CLIPS: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.3, "aggregation": "token-mean"}
 
 
-@pytest.fixture(params=[1, 60, 10**6], autouse=True)
+@pytest.fixture(params=[1, 30, 60, 10**6], autouse=True)
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk for each position, some, and one for all."""
+    """A chunk for each position, for two, for a row, and one for all."""
     monkeypatch.setitem(linear.CHUNK, "cpu", request.param)
     monkeypatch.setitem(softmax.CHUNK, "cpu", request.param)
 
@@ -113,7 +114,8 @@ def test_policy_loss_and_its_gradients(dtype: str, whole_rows: bool) -> None:
     if not whole_rows:
         old, advantages, mask = (x.view(-1, 1) for x in (old, advantages, mask))
 
-    def share(logprobs: Tensor, _: Tensor, rows: slice) -> Tensor:
+    def share(logprobs: Tensor, entropies: Tensor, rows: slice) -> Tensor:
+        assert logprobs.shape == entropies.shape == (old[rows].shape if whole_rows else old[rows, 0].shape)
         of_rows = logprobs.view(-1, old.shape[1]).to(old.dtype), old[rows], advantages[rows], mask[rows]
         return policy_loss(*of_rows, **CLIPS).to(logprobs.dtype) * mask[rows].sum() / mask.sum()
 
@@ -127,6 +129,7 @@ def test_policy_loss_and_its_gradients(dtype: str, whole_rows: bool) -> None:
         logprobs = definition.token_logprobs(x, given.tokens, **options)
         return loss_definition.policy_loss(logprobs, old, advantages, given.mask, **CLIPS)
 
+    assert loss.dtype == wide_dtype(given.leaves[0].dtype)
     holds(given.permitted(value, **others), loss)
     for number, got in enumerate((found[0], found[1][:VOCABULARY])):
 
@@ -143,10 +146,23 @@ def test_policy_loss_and_its_gradients(dtype: str, whole_rows: bool) -> None:
 
 def test_only_what_is_wanted_gets_a_gradient() -> None:
     given = Given("float32")
-    given.leaves[1].requires_grad_(False)
-    [logprobs, _] = given.call()
-    assert torch.autograd.grad(logprobs.sum(), given.leaves[0])[0].shape == given.hidden.shape
-    assert given.leaves[1].grad is None
+    hidden, weight = given.leaves
+    tokens = given.tensor(given.tokens)
+
+    def found() -> list[Tensor]:
+        total = linear_objective(hidden, weight, tokens, lambda _, entropies, __: entropies.sum(), **HEAD)
+        for x in given.leaves:
+            x.grad = None
+        torch.autograd.backward(total + given.call()[0].sum())
+        return [x.grad for x in given.leaves if x.grad is not None]
+
+    both = found()
+    for one, other in ((0, 1), (1, 0)):
+        given.leaves[other].requires_grad_(False)
+        [alone] = found()
+        assert torch.equal(alone, both[one])
+        assert alone.any()
+        given.leaves[other].requires_grad_()
 
 
 def test_without_gradient_nothing_is_kept() -> None:
@@ -155,6 +171,73 @@ def test_without_gradient_nothing_is_kept() -> None:
         tokens = given.tensor(given.tokens)
         total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda x, *_: x.sum(), **HEAD)
     assert not total.requires_grad
+
+
+def test_the_gradient_is_taken_once() -> None:
+    given = Given("float32")
+    tokens = given.tensor(given.tokens)
+    total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda x, *_: x.sum(), **HEAD)
+    for found in (total, given.call()[0].sum()):
+        (slope,) = torch.autograd.grad(found.square(), given.leaves[0], create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            torch.autograd.backward(slope.sum())
+
+
+def test_an_objective_of_entropies_is_that() -> None:
+    """Sums of 15 positions in another order: 2⁻⁴⁰ is room for as many roundings of numbers of 15 · 11."""
+    given, tokens = Given("float64"), torch.from_numpy(Given("float64").tokens).short()
+    total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda _, h, __: h.sum(), **HEAD)
+    entropies = given.call()[1].sum()
+    assert abs(total - entropies) < 2.0**-40
+    pairs = (torch.autograd.grad(x, given.leaves) for x in (total, entropies))
+    for one, other in zip(*pairs, strict=True):
+        assert (one - other).abs().max() < 2.0**-40
+        assert one.any()
+
+
+def test_an_objective_that_reads_nothing_has_no_gradient() -> None:
+    given, one = Given("float32"), torch.ones((), requires_grad=True)
+    tokens = given.tensor(given.tokens)
+    total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda *_: one * 2, **HEAD)
+    assert not any(found.any() for found in torch.autograd.grad(total, given.leaves))
+
+
+@pytest.mark.parametrize("whole_rows", [True, False])
+def test_rows_without_positions_add_nothing(whole_rows: bool) -> None:
+    hidden, weight = torch.zeros(2, 0, 3, requires_grad=True), torch.zeros(4, 3)
+    tokens = torch.zeros(2, 0, dtype=torch.int64)
+    total = linear_objective(hidden, weight, tokens, lambda x, *_: x.sum(), whole_rows=whole_rows)
+    assert total.item() == 0.0
+
+
+def test_the_gradient_of_the_head_is_added_up_in_a_wide_dtype() -> None:
+    """600 times 0.5: in bfloat16, 128 and 0.5 are 128."""
+    hidden, tokens = torch.ones(1, 600, 1, dtype=torch.bfloat16), torch.zeros(1, 600, dtype=torch.int64)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    (found,) = torch.autograd.grad(linear_logprobs(hidden, weight, tokens)[0].sum(), weight)
+    assert found.flatten().tolist() == [300.0, -300.0]
+
+
+def test_everything_is_where_the_hidden_states_are() -> None:
+    hidden, weight = (torch.zeros(shape, device="meta", requires_grad=True) for shape in ((2, 3, 4), (5, 4)))
+    tokens = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    total = linear_objective(hidden, weight, tokens, lambda x, *_: x.sum())
+    for found in (total, *torch.autograd.grad(total, (hidden, weight))):
+        assert found.device == hidden.device
+
+
+def test_whole_rows_at_temperature_1_unless_something_else_is_asked_for() -> None:
+    hidden, weight = torch.eye(6).view(2, 3, 6), torch.arange(24.0).view(4, 6)
+    given = hidden, weight, torch.zeros(2, 3, dtype=torch.int64)
+    widths = set()
+
+    def objective(logprobs: Tensor, *_: Any) -> Tensor:
+        widths.add(logprobs.shape[1:])
+        return logprobs.sum()
+
+    assert linear_objective(*given, objective) == linear_objective(*given, objective, temperature=1.0)
+    assert torch.equal(linear_logprobs(*given)[0], linear_logprobs(*given, temperature=1.0)[0])
+    assert widths == {(3,)}
 
 
 def test_bad_arguments() -> None:
@@ -167,6 +250,7 @@ def test_bad_arguments() -> None:
         ValueError, match=r"weight must have the dtype of hidden, torch.float32, got torch.float64"
     ):
         linear_logprobs(hidden, weight.double(), tokens)
+    assert not linear_logprobs(hidden, weight, torch.zeros_like(tokens), vocabulary=1)[0].any()
     with pytest.raises(ValueError, match=rf"vocabulary must be at most {VOCABULARY + PADDING}"):
         linear_logprobs(hidden, weight, tokens, vocabulary=100)
     with pytest.raises(ValueError, match="objective must return a scalar"):
