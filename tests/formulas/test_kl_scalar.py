@@ -261,6 +261,17 @@ def test_exact_where_nothing_rounds() -> None:
     assert [token.value for token in clipped] == [-1, 0]
 
 
+def test_estimates_are_mapped() -> None:
+    logprobs, ref_logprobs = torch.tensor([[[-1.0, -2.0]], [[-3.0, -0.5]]]), torch.tensor([[-2.0, -1.5]])
+    for name in ESTIMATORS:
+
+        def estimate(x: torch.Tensor, name: str = name) -> torch.Tensor:
+            found: torch.Tensor = torch_impl.kl_estimate(x, ref_logprobs, estimator=name)
+            return found
+
+        assert torch.equal(torch.func.vmap(estimate)(logprobs), torch.stack([estimate(x) for x in logprobs]))
+
+
 def test_symbols_run() -> None:
     x, y, upstream = (symbols.array(name, (1, 2)) for name in ("x", "y", "u"))
     for name in ESTIMATORS:
