@@ -13,8 +13,7 @@ from torch.autograd import forward_ad
 
 from torch_impl import kernels
 
-if not kernels.TRITON:
-    pytest.skip("Triton is not installed", allow_module_level=True)
+pytest.importorskip("triton")
 
 import triton
 import triton.language as tl
@@ -158,6 +157,7 @@ class Elsewhere:
 def test_what_kernels_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain arrays on a CUDA device, where nothing is recorded, compiled or differentiated forwards."""
     monkeypatch.setattr(kernels, "Tensor", Elsewhere)
+    assert kernels.TRITON
     there, here, leaf = Elsewhere("cuda"), Elsewhere("cpu"), Elsewhere("cuda", requires_grad=True)
     serve: Any = kernels.serve
     assert serve(there, there)

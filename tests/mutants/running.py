@@ -136,7 +136,7 @@ def run_tests(tree: Path, selection: Selection, limit: float) -> Outcome:
 def _run(tree: Path, selection: Selection, output: Path) -> None:
     os.setsid()  # what it starts ends with it
     os.chdir(tree)
-    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.path[:] = [str(tree), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
