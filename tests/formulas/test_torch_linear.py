@@ -184,14 +184,15 @@ def test_the_gradient_is_taken_once() -> None:
 
 
 def test_an_objective_of_entropies_is_that() -> None:
-    """Sums of 15 positions in another order: 2⁻⁴⁰ is room for as many roundings of numbers of 15 · 11."""
+    """Sums in another order: a rounding for each position, of numbers below as many times the vocabulary."""
+    room = (ROWS * LENGTH) ** 2 * VOCABULARY * 2.0**-53
     given, tokens = Given("float64"), torch.from_numpy(Given("float64").tokens).short()
     total = linear_objective(given.leaves[0], given.leaves[1], tokens, lambda _, h, __: h.sum(), **HEAD)
     entropies = given.call()[1].sum()
-    assert abs(total - entropies) < 2.0**-40
+    assert abs(total - entropies) < room
     pairs = (torch.autograd.grad(x, given.leaves) for x in (total, entropies))
     for one, other in zip(*pairs, strict=True):
-        assert (one - other).abs().max() < 2.0**-40
+        assert (one - other).abs().max() < room
         assert one.any()
 
 

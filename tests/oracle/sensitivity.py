@@ -23,7 +23,7 @@ INPUTS = 10
 TEXT = f"""\
 # The smallest error that is certain to be seen
 
-Computed, not measured: `python -m tests.oracle.sensitivity` gives the same numbers on every machine.
+Computed, not measured, by `python -m tests.oracle.sensitivity`; a test computes it anew and compares.
 
 If every element of a result is off by a relative error larger than the first number, one of {INPUTS} ordinary
 inputs shows it (dense numbers of one scale, nothing masked); if it is larger than the second, any of them
