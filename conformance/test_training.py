@@ -84,7 +84,7 @@ def test_trust_region(run: Run) -> None:
 @clauses("train.tabular-step")
 @operations("train_step")
 def test_what_stays(run: Run) -> None:
-    """States without an active token, and columns that are not trained, keep every bit."""
+    """States without an active token, and columns that are not trained, stay as they are."""
 
     def check(case: Case) -> None:
         before, got = case.arguments["parameters"], run.call(case)

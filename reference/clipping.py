@@ -93,7 +93,7 @@ def policy_ratio_gradient(
     """
     log_ratio = _log_ratio(logprobs, old_logprobs, mask, ratio_level, log_ratio_clip)
     upstream = checks.real_array("upstream", upstream, log_ratio.shape, like="logprobs")
-    nothing = numbers.zeros(log_ratio.shape, like=log_ratio)
+    mask, nothing = np.asarray(mask), numbers.zeros(log_ratio.shape, like=log_ratio)
     slope = upstream * numbers.exp(_clamped(log_ratio, log_ratio_clip))
     slope = numbers.where(mask, _inside(log_ratio, slope, log_ratio_clip), nothing)
     if ratio_level == "sequence":

@@ -66,9 +66,7 @@ def group_advantages(
     array([-1.,  0.,  1.,  0.])
     """
     checks.choice("scale", scale, SCALES)
-    checks.integer("ddof", ddof, at_least=0)
-    if ddof > 1:
-        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    _check_ddof(ddof)
     checks.non_negative("eps", eps)
     scores, group_ids = _rewards(scores, group_ids)
     advantages = numbers.zeros(scores.shape, like=scores)
@@ -281,7 +279,7 @@ def advantage_bound(group_size: Scalar, *, ddof: int = 1) -> Scalar:
     (2.0, 1.5)
     """
     checks.positive("group_size", group_size)
-    checks.integer("ddof", ddof, at_least=0)
+    _check_ddof(ddof)
     return np.asarray(numbers.sqrt((group_size - 1) * (group_size - ddof) / group_size)).item()
 
 
@@ -313,6 +311,9 @@ def overlong_penalty(lengths: Array, *, max_length: Scalar, buffer: Scalar) -> A
     """
     checks.positive("max_length", max_length)
     checks.positive("buffer", buffer)
+    is_plain = all(numbers.system_of(x) is numbers.floats for x in (max_length, buffer))
+    if is_plain and buffer > max_length:
+        raise ValueError(f"buffer must be at most max_length, {max_length!r}, got {buffer!r}")
     lengths = checks.real_array("lengths", lengths, (None,))
     excess = (lengths - (max_length - buffer)) / buffer
     nothing, one = (numbers.full(lengths.shape, value, like=lengths) for value in (0, 1))
@@ -341,6 +342,12 @@ def _groups(group_ids: checks.Indices) -> Iterator[checks.Indices]:
     ids, counts = np.unique(group_ids, return_counts=True)
     for name in ids[counts > 1]:
         yield np.flatnonzero(group_ids == name)
+
+
+def _check_ddof(ddof: int) -> None:
+    checks.integer("ddof", ddof, at_least=0)
+    if ddof > 1:
+        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
 
 
 def _rewards(scores: Array, group_ids: checks.Indices) -> tuple[Array, checks.Indices]:

@@ -122,6 +122,7 @@ def aggregation_divisors(
            [4]])
     """
     checks.choice("empty_rows", empty_rows, EMPTY_ROWS)
+    mask = checks.mask_array("mask", mask, (None, None))
     counted = len(mask) if empty_rows == "count" else int(mask.any(axis=1).sum())
     return shard_divisors(mask, mode=mode, tokens=int(mask.sum()), rows=counted, horizon=horizon)
 
@@ -141,6 +142,9 @@ def shard_divisors(mask: Mask, *, mode: str, tokens: int, rows: int, horizon: Sc
     checks.choice("mode", mode, MODES)
     if horizon is not None:
         checks.positive("horizon", horizon)
+    for name, count in (("tokens", tokens), ("rows", rows)):
+        checks.integer(name, count, at_least=0)
+    mask = checks.mask_array("mask", mask, (None, None))
     column, rows = np.ones((len(mask), 1), dtype=np.int64), max(rows, 1)
     if mode == "token-mean":
         return max(tokens, 1) * column

@@ -275,8 +275,7 @@ def optimal_policy(ref: Array, rewards: Array, *, beta: Scalar) -> Array:
     >>> optimal_policy([0.5, 0.5], [1.0, 1.0], beta=0.1)
     array([0.5, 0.5])
     """
-    ref, rewards = _responses(ref, rewards, beta)
-    weights = ref * numbers.exp(rewards / beta)
+    weights, _ = _tilted(ref, rewards, beta)
     return weights / numbers.total(weights)
 
 
@@ -290,8 +289,15 @@ def log_partition(ref: Array, rewards: Array, *, beta: Scalar) -> Scalar:
     >>> log_partition([0.5, 0.5], [2.0, 2.0], beta=1.0)
     2.0
     """
+    weights, best = _tilted(ref, rewards, beta)
+    return _scalar(best / beta + numbers.log(numbers.total(weights)))
+
+
+def _tilted(ref: Array, rewards: Array, beta: Scalar) -> tuple[Array, Array]:
+    """π_ref exp((r - R)/β), which cannot overflow, and R, the largest reward."""
     ref, rewards = _responses(ref, rewards, beta)
-    return _scalar(numbers.log(numbers.total(ref * numbers.exp(rewards / beta))))
+    best = numbers.largest(rewards)
+    return ref * numbers.exp((rewards - best) / beta), best
 
 
 def _losses(margin: Array, beta: Scalar, label_smoothing: Scalar, loss_type: str) -> Array:

@@ -135,6 +135,7 @@ def last_active(mask: Mask) -> Mask:
     >>> last_active(np.array([[True, False, True, False]]))
     array([[False, False,  True, False]])
     """
+    mask = checks.mask_array("mask", mask, (None, None))
     left = np.flip(np.cumsum(np.flip(mask, axis=1), axis=1), axis=1)
     return np.asarray(mask & (left == 1))
 
@@ -164,10 +165,10 @@ def shaped_rewards(
     (B, T)
         Rewards at active positions, 0 elsewhere; constants.
 
-    ============  =====================================================
-    kl_coef = 0   the score on the last active token, 0 at the others
+    ============  ==============================================================================
+    kl_coef = 0   the score on the last active token, 0 at the others, for estimates that are finite
     empty row     0
-    ============  =====================================================
+    ============  ==============================================================================
 
     Raises
     ------

@@ -251,8 +251,8 @@ def alarms(algorithm: str, measured: dict[str, float]) -> dict[str, bool]:
     found = {}
     for name, value in measured.items():
         checks.choice("measured", name, (*most, *LEAST, *BELOW))
-        beyond = value > most.get(name, math.inf) or value < LEAST.get(name, -math.inf)
-        found[name] = beyond or value >= BELOW.get(name, math.inf)
+        within = LEAST.get(name, -math.inf) <= value <= most.get(name, math.inf)
+        found[name] = not (within and value < BELOW.get(name, math.inf))
     return found
 
 

@@ -142,6 +142,7 @@ def mean_kl(old_logprobs: Array, logprobs: Array, weights: Array) -> Scalar:
 
     ================  =========================
     π_old(a|s) = 0    contributes 0
+    weight 0          contributes 0
     π = π_old         0
     ================  =========================
 
@@ -166,6 +167,7 @@ def mean_kl(old_logprobs: Array, logprobs: Array, weights: Array) -> Scalar:
     possible, nothing = numbers.less(0, probabilities), numbers.zeros(logprobs.shape, like=logprobs)
     old, new = (numbers.where(possible, x, nothing) for x in (old_logprobs, logprobs))
     divergences = numbers.total(probabilities * (old - new), axis=1)
+    divergences = numbers.where(numbers.less(0, weights), divergences, numbers.zeros(weights.shape, like=new))
     return _scalar(numbers.total(weights * divergences) / numbers.total(weights))
 
 

@@ -158,8 +158,9 @@ def trajectory_is_a_product() -> None:
 @derivation("is.trajectory-variance", status="proved")
 def trajectory_variance() -> Numbers:
     """One more independent step multiplies E[ρ²] by its own 1 + χ²; then every path of up to three steps."""
-    product, step = sympy.symbols("P chi", positive=True)
+    product, step, more = sympy.symbols("P chi d", positive=True)
     agree(reference.trajectory_weight_variance(np.array([product - 1, step])), product * (1 + step) - 1)
+    assert sympy.expand(product * (1 + step + more) - product * (1 + step)).is_positive  # (1 + χ²)^N is least
     for length in range(1, LONGEST):
         new, old = (symbols.array(name, (2, length), positive=True) for name in ("p", "q"))
         second_moment = 0

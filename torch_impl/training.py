@@ -294,13 +294,15 @@ def _trust_region_update(
     old_values, start = table.value(batch).detach(), table.logits.detach().clone()
     advantages = gae(batch.rewards, old_values, batch.mask, batch.bootstrap_value, gamma=gamma, lam=lam)
     old_logprobs, old_policy = table.logprobs(batch).detach(), start.log_softmax(1)
+    possible = old_policy > -torch.inf
 
     def surrogate() -> Tensor:
         ratio = select(batch.mask, table.logprobs(batch) - old_logprobs).exp()
         return select(batch.mask, ratio * advantages).sum() / count
 
     def mean_kl(logits: Tensor) -> Tensor:
-        divergences = (old_policy.exp() * (old_policy - logits.log_softmax(1))).sum(1)
+        differences = select(possible, old_policy - logits.log_softmax(1))
+        divergences = (old_policy.exp() * differences).sum(1)
         return select(batch.mask, divergences[batch.states]).sum() / count
 
     def fisher(vector: Tensor) -> Tensor:

@@ -171,11 +171,17 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
 
     Entries of -inf contribute nothing; at least one entry of each slice has to be finite.
     """
-    largest, *others = np.moveaxis(x, axis, 0)
-    for other in others:
-        largest = maximum(largest, other)
-    result: Array = largest + log(total(exp(x - np.expand_dims(largest, axis)), axis=axis))
+    greatest = largest(x, axis)
+    result: Array = greatest + log(total(exp(x - np.expand_dims(greatest, axis)), axis=axis))
     return result
+
+
+def largest(x: Array, axis: int = -1) -> Array:
+    """The largest entry along an axis, of one at least."""
+    greatest, *others = np.moveaxis(x, axis, 0)
+    for other in others:
+        greatest = maximum(greatest, other)
+    return greatest
 
 
 def powers(base: Scalar, count: int) -> Array:

@@ -66,7 +66,7 @@ KINDS = (
         ("n", "max_iters", "cg_iters", "max_steps", "count", "epochs", "minibatch_rows"),
         (1,),
     ),
-    Kind("an integer of at least 0", (-1, 0.5, 1.0, NAN, True, None, "1"), ("ddof",), (0,)),
+    Kind("an integer of at least 0", (-1, 0.5, 1.0, NAN, True, None, "1"), ("ddof", "tokens", "rows"), (0,)),
     Kind(
         "True or False",
         (1, 0, None, "no", 0.0, [True]),

@@ -3,6 +3,7 @@
 Values and gradients on drawn inputs are held against a second definition in `test_second_definitions`.
 """
 
+import math
 from typing import Any
 
 import hypothesis.strategies as st
@@ -166,6 +167,16 @@ def test_extreme_margins_are_finite() -> None:
             (gradient,) = torch.autograd.grad(loss, chosen)
             assert torch.isfinite(loss)
             assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_large_rewards_do_not_overflow(best: int) -> None:
+    rewards = np.where(np.arange(2) == best, 1000.0, 0.0)
+    assert np.array_equal(reference.optimal_policy([0.5, 0.5], rewards, beta=0.5), [best == 0, best == 1])
+    assert reference.log_partition([0.25, 0.75], [1000.0, 1000.0], beta=0.5) == 2000.0
+    assert reference.log_partition([1.0], [-1000.0], beta=0.5) == -2000.0
+    policy = reference.optimal_policy([0.25, 0.75], [math.log(9.0), 0.0], beta=1.0)
+    assert np.array_equal(np.round(policy, 12), [0.75, 0.25])
 
 
 def test_nothing_has_the_mean_zero() -> None:

@@ -65,6 +65,13 @@ CALLS: tuple[tuple[Any, dict[str, Any], dict[str, Any]], ...] = (
         {"parameters": "SA", "gradient": "SA", "first": "SA", "second": "SA"},
         {"count": 1, "learning_rate": 0.5, "beta1": 0.5, "beta2": 0.5, "adam_eps": 0.5},
     ),
+    (policy_loss.aggregation_divisors, {"mask": "BT"}, {"mode": "token-mean", "empty_rows": "count"}),
+    (
+        policy_loss.shard_divisors,
+        {"mask": "BT"},
+        {"mode": "token-mean", "tokens": 9, "rows": 3, "horizon": 4.0},
+    ),
+    (reward.last_active, {"mask": "BT"}, {}),
     (
         policy_loss.total_loss,
         {"policy_loss": 1.0, "entropy": 1.0, "kl_loss": 1.0},
@@ -129,6 +136,16 @@ def test_good_arguments_are_accepted(
             call(function, arguments, options, **{name: edge})
 
 
+@every_function
+def test_lists_are_arrays(function: Any, arguments: dict[str, Any], options: dict[str, Any]) -> None:
+    lists = {
+        name: np.full(shape_of(x), name == "mask" or 0.5).tolist()
+        for name, x in arguments.items()
+        if isinstance(x, str)
+    }
+    assert np.array_equal(call(function, arguments, options, **lists), call(function, arguments, options))
+
+
 def test_the_horizon_of_rewards_lies_between_the_edges() -> None:
     assert gae.reward_horizon(0.25, gamma=1, lam=0.5) == gae.reward_horizon(0.25, gamma=0.5, lam=1) == 2.0
     for gamma, lam in ((0, 0.5), (0.5, 0.0), (1, 1.0)):
@@ -145,7 +162,7 @@ def test_bad_options(function: Any, arguments: dict[str, Any], options: dict[str
             return call(function, arguments, options, **{name: value})
 
         kind = kind_of(function, name)
-        assert_options_refused(name, given, kind, optional=name in ("dual_clip", "log_ratio_clip"))
+        assert_options_refused(name, given, kind, optional=name in ("dual_clip", "log_ratio_clip", "horizon"))
 
 
 @every_function

@@ -100,6 +100,17 @@ def test_a_step_of_a_trust_region_by_hand(step: Any) -> None:
 
 
 @both
+def test_an_action_that_is_ruled_out_stays_so_in_a_trust_region(step: Any) -> None:
+    table, free = [[0.0, 0.0, -math.inf, 0.0]], {"max_kl": 0.01, "damping": 0.0}
+    ruled_out = TOKEN | {"parameters": table, "ref_logits": [[0.0, 0.0, 0.0]]}
+    got = step(ruled_out, algorithm="trpo", learning_rate=0.0, **free)
+    of_two = step(TOKEN, algorithm="trpo", learning_rate=0.0, **free)
+    assert of_two[0, 1] > 0
+    assert got[0, 2] == -math.inf
+    assert np.array_equal(np.round(np.delete(got, 2, axis=1), 12), np.round(of_two, 12))
+
+
+@both
 @pytest.mark.parametrize(
     ("call", "options", "message"),
     [
@@ -167,6 +178,13 @@ def test_what_an_algorithm_does_not_read_is_checked_as_well(step: Any, algorithm
 def test_alarms_ring_beyond_the_limits(name: str, limit: float, side: int, at_limit: bool) -> None:
     for step, rings in ((0, at_limit), (side, True), (-side, False)):
         assert reference.alarms("grpo", {name: limit * (1 + step / 256)}) == {name: rings}
+
+
+@pytest.mark.parametrize(
+    "name", ["approx_kl", "clip_range", "batch_size", "group_size", "beta", "learning_rate"]
+)
+def test_alarms_ring_where_there_is_no_number(name: str) -> None:
+    assert reference.alarms("ppo", {name: math.nan}) == {name: True}
 
 
 def test_alarms_of_unknown_names() -> None:

@@ -342,6 +342,18 @@ def test_forbidden_actions_cost_nothing_or_all() -> None:
         assert reference.mean_kl(new, old, np.ones(1)) == np.inf
 
 
+def test_a_state_that_is_never_visited_has_no_say() -> None:
+    old, new = np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([np.log([0.25, 0.75]), [0.0, -np.inf]])
+    visited = reference.mean_kl(old[:1], new[:1], [3.0])
+    assert visited > 0
+    assert reference.mean_kl(old, new, [3.0, 0.0]) == visited
+    [exact, of_balls] = (
+        reference.mean_kl(*map(balls.array, (old[:n], new[:n], [3.0, 0.0][:n]))) for n in (1, 2)
+    )
+    assert of_balls.value.is_finite()
+    assert of_balls.value.overlaps(exact.value)
+
+
 def test_other_number_systems() -> None:
     exact = np.frompyfunc(dyadics.number, 1, 1)
     vector = exact(np.array([1.0, 1.0, -1.0, 1.0]))
