@@ -14,6 +14,7 @@ The first run makes .venv and installs into it; later runs start at once.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import itertools
@@ -297,9 +298,14 @@ def main(arguments: list[str]) -> int:
         "constraints": constraints,
     }
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if name not in commands:
+    if name in ("", "-h", "--help"):
         print(__doc__)
-        return 0 if name in ("-h", "--help") else 2
+        return 0 if name else 2
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands)
+        hint = f"near: {', '.join(near)}" if near else f"the commands are {', '.join(commands)}"
+        print(f"dev.py: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
     try:
         return commands[name](rest)
     except KeyboardInterrupt:

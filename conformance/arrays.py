@@ -7,6 +7,7 @@ that the dtype represents exactly, booleans for masks, int64 for ids.
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,17 @@ import numpy as np
 Function = Callable[..., Any]
 
 HOOKS = ("asarray", "to_numpy", "gradient")
+
+
+@dataclass
+class Differentiated:
+    """What came of asking for gradients."""
+
+    gradients: Sequence[Any]
+    result: Any = None
+    """What the function returned on the way, where that is known."""
+    overwritten: bool = False
+    """Whether the upstream gradient is no longer what it was."""
 
 
 class NumpyArrays:
@@ -62,13 +74,27 @@ class TorchArrays:
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
         """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
-        leaves = [x.detach().clone().requires_grad_(True) for x in arrays]
+        return list(self.differentiate(function, arrays, cotangent).gradients)
+
+    def differentiate(
+        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+    ) -> Differentiated:
+        """As `gradient`, with what else is seen; the leaves lie where the arrays do."""
+        leaves = [x.detach().requires_grad_(True) for x in arrays]
         result = function(*leaves)
         if not result.requires_grad:
-            return [self.torch.zeros_like(x) for x in leaves]
+            return Differentiated([self.torch.zeros_like(x) for x in leaves], result)
         upstream = self.torch.tensor(cotangent, dtype=result.dtype, device=result.device)
-        found = self.torch.autograd.grad(result, leaves, upstream, allow_unused=True)
-        return [self.torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+        given = self._laid_out(upstream.clone(), views=not all(x.is_contiguous() for x in leaves))
+        found = self.torch.autograd.grad(result, leaves, given, allow_unused=True)
+        slopes = [self.torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+        return Differentiated(slopes, result, not self.torch.equal(given, upstream))
+
+    def _laid_out(self, upstream: Any, views: bool) -> Any:
+        """An upstream gradient as PyTorch itself may hand it on: one number expanded, or a view."""
+        if upstream.numel() > 1 and bool((upstream == upstream.flatten()[0]).all()):
+            return upstream.flatten()[0].expand(upstream.shape)
+        return self.torch.stack([upstream, -1 - upstream], dim=-1)[..., 0] if views else upstream
 
 
 class JaxArrays:
@@ -93,8 +119,14 @@ class JaxArrays:
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
         """Differentiate Σ cotangent · function(*arrays) with respect to each array."""
+        return list(self.differentiate(function, arrays, cotangent).gradients)
+
+    def differentiate(
+        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+    ) -> Differentiated:
+        """As `gradient`, with what the function returned."""
         result, pull_back = self.jax.vjp(function, *arrays)
-        return list(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)))
+        return Differentiated(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)), result)
 
 
 LIBRARIES: dict[str, Callable[[], Any]] = {"numpy": NumpyArrays, "torch": TorchArrays, "jax": JaxArrays}

@@ -67,7 +67,8 @@ def ask(backend: Backend, call: Call) -> Answer | Refusal:
         if not call.upstream:
             return Answer(call, backend.call(*given).values)
         name = OPERATIONS[case.operation].differentiable[0]
-        found = np.asarray(backend.gradients(*given, [name], call.upstream[0])[name], dtype=np.float64)
+        slopes = backend.gradients(*given, [name], call.upstream[0]).gradients
+        found = np.asarray(slopes[name], dtype=np.float64)
         if found.shape != case.arguments[name].shape:
             return Refusal(call, f"{case.operation} has a gradient of shape {found.shape} in {name}")
         return Answer(call, found)

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from conformance.limits import unknown_value, without_place
 from conformance.loading import registered_names
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED
@@ -53,6 +54,17 @@ class Output:
     dtype: str
     changed: list[str] = field(default_factory=list)
     """What the call changed, in words: its own input, or the result of the call before."""
+
+
+@dataclass
+class Slopes:
+    """The gradients of one call, by argument, with what else was seen of it."""
+
+    gradients: dict[str, np.ndarray]
+    result: np.ndarray | None = None
+    """What the call returned on the way, as float64; None where the library does not tell."""
+    changed: list[str] = field(default_factory=list)
+    """What the call or its backward pass changed, in words."""
 
 
 def launch(errors: IO[bytes]) -> Any:
@@ -129,6 +141,10 @@ class Backend:
         self.name = what
         self.provided: dict[str, list[str] | None] = {}
         self.options: dict[str, dict[str, tuple[Any, ...]]] = {}
+        self.notes: list[str] = []
+        """What in it looks like a name of the protocol, and is none."""
+        self.left_out: dict[str, tuple[str, ...]] = {}
+        """Arguments that its functions have no place for, and that calls can leave out."""
         self.source = Source(what, False, "", device)
         self._start()
 
@@ -139,13 +155,13 @@ class Backend:
             self.process = None
 
     def limits(self, operation: str) -> dict[str, tuple[Any, ...]]:
-        """Tell the values that the backend takes of the options which it cannot vary freely."""
+        """Tell the values it takes of the options, and arguments, which it cannot vary freely."""
         keywords = self.provided[operation]
         declared = dict(self.options.get(operation, {}))
         for name, default in OPERATIONS[operation].options.items():
             if keywords is not None and name not in keywords and default is not REQUIRED:
                 declared.setdefault(name, (default,))
-        return declared
+        return {**declared, **dict.fromkeys(self.left_out.get(operation, ()), (None,))}
 
     def call(
         self,
@@ -156,8 +172,15 @@ class Backend:
         layout: str = "plain",
     ) -> Output:
         """Call an operation; raise Limited, BadCall or OutOfService when there is no result to judge."""
-        options = self._accepted(operation, options)
-        reply = self._ask(operation, "call", arguments=arguments, options=options, dtype=dtype, layout=layout)
+        options, given = self._accepted(operation, options), self._placed(operation, arguments)
+        reply = self._ask(operation, "call", arguments=given, options=options, dtype=dtype, layout=layout)
+        values = self._judgeable(operation, arguments, dtype, reply)
+        return Output(values, reply["dtype"], reply["changed"])
+
+    def _judgeable(
+        self, operation: str, arguments: dict[str, Any], dtype: str, reply: dict[str, Any]
+    ) -> np.ndarray:
+        """A result as float64, if its shape, dtype and device are what they have to be."""
         values, expected = _in_one(operation, reply["result"]), OPERATIONS[operation].result_shape(arguments)
         if values.shape != expected:
             letters = ", ".join(OPERATIONS[operation].result)
@@ -166,7 +189,7 @@ class Backend:
             raise BadCall(f"{operation} returned dtype {reply['dtype']} for inputs of dtype {dtype}")
         if reply["device"] and reply["device"] != self.device.split(":")[0]:
             raise BadCall(f"{operation} returned an array on {reply['device']}, inputs were on {self.device}")
-        return Output(np.asarray(values, dtype=np.float64), reply["dtype"], reply["changed"])
+        return np.asarray(values, dtype=np.float64)
 
     def gradients(
         self,
@@ -176,20 +199,26 @@ class Backend:
         dtype: str,
         names: list[str],
         cotangent: np.ndarray,
-    ) -> dict[str, np.ndarray]:
+        layout: str = "plain",
+    ) -> Slopes:
         """Differentiate Σ cotangent · operation with respect to the named arguments."""
-        options = self._accepted(operation, options)
+        options, given = self._accepted(operation, options), self._placed(operation, arguments)
         reply = self._ask(
-            operation, "gradients",
-            arguments=arguments, options=options, dtype=dtype, names=names, cotangent=cotangent,
+            operation, "gradients", arguments=given, options=options, dtype=dtype,
+            names=names, cotangent=cotangent, layout=layout,
         )  # fmt: skip
-        return dict(reply["gradients"])
+        for name, gradient in reply["gradients"].items():
+            if gradient.shape != (expected := arguments[name].shape):
+                raise BadCall(f"the gradient in {name} has shape {gradient.shape}, expected {expected}")
+        result = None if reply["result"] is None else self._judgeable(operation, arguments, dtype, reply)
+        return Slopes(dict(reply["gradients"]), result, reply["changed"])
 
     def trace(
         self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str
     ) -> dict[str, np.ndarray]:
         """The intermediates of a call, from a backend that offers them."""
-        reply = self._ask(operation, "trace", arguments=arguments, options=options, dtype=dtype)
+        given = self._placed(operation, arguments)
+        reply = self._ask(operation, "trace", arguments=given, options=options, dtype=dtype)
         return dict(reply["traced"])
 
     def round_trip(self, x: np.ndarray, dtype: str) -> tuple[np.ndarray, str]:
@@ -217,13 +246,18 @@ class Backend:
         if reply["status"] != "ok":
             raise Unusable(f"importing it raised {reply['message']}" + _at(reply["where"]))
         self.name, self.provided, self.options = reply["name"], reply["provided"], reply["options"]
+        self.notes, self.left_out = reply["notes"], without_place(reply["places"])
         registered = self.what in registered_names()
-        self.source = Source(self.what, registered, reply["library"], self.device, self.provided)
+        self.source = Source(
+            self.what, registered, reply["library"], self.device, self.provided, self.left_out
+        )
         if not self.provided:
             raise Unusable(
                 "it provides no operation of the protocol: define one of "
                 f"{', '.join(OPERATIONS)} (names and arguments are fixed)"
             )
+        if unknown := unknown_value(self.options):
+            raise Unusable(unknown)
 
     def _accepted(self, operation: str, options: dict[str, Any]) -> dict[str, Any]:
         """Leave out options at their default that the backend's function has no keyword for."""
@@ -236,6 +270,14 @@ class Backend:
             if options[name] != defaults[name]:
                 raise Limited(f"{operation} has no option {name!r}")
         return {name: value for name, value in options.items() if name not in missing}
+
+    def _placed(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Leave out arguments that are None and that the backend's function has no place for."""
+        missing = [name for name in self.left_out.get(operation, ()) if name in arguments]
+        for name in missing:
+            if arguments[name] is not None:
+                raise Limited(f"{operation} has no argument {name!r}")
+        return {name: x for name, x in arguments.items() if name not in missing}
 
     def _ask(self, operation: str, method: str, **arguments: Any) -> dict[str, Any]:
         if operation in self.out_of_service:

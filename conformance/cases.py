@@ -33,7 +33,7 @@ EVEN_ROWS, STATES, ACTIONS = (2, 4), (2, 1, 3), (2, 3, 1)
 """Rows that may be read in pairs, and sizes of a table."""
 
 Limits = Mapping[str, tuple[Any, ...]]
-"""The values that a backend takes of the options which it cannot vary freely."""
+"""The values that a backend takes of the options which it cannot vary freely; None of arguments it lacks."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def ordinary(
     lengths["B"] += lengths["B"] % 2 if operation in PAIRS else 0
     for argument in OPERATIONS[operation].arguments:
         shape = tuple(lengths[letter] for letter in argument.shape)
-        arguments[argument.name] = _dense(argument, shape, form, rng, arguments)
+        numbers = _dense(argument, shape, form, rng, arguments)
+        arguments[argument.name] = None if argument.name in limits else numbers
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = np.zeros_like(arguments["bootstrap_value"])
     options = {
@@ -180,7 +181,8 @@ def draw_case(
     arguments: dict[str, Any] = {}
     for argument in op.arguments:
         shape = tuple(sizes[letter] for letter in argument.shape)
-        arguments[argument.name] = _argument(draw, argument, region, form, shape, arguments)
+        drawn = _argument(draw, argument, region, form, shape, arguments)
+        arguments[argument.name] = None if argument.name in (limits or {}) else drawn
     if "bootstrap_value" in arguments:
         arguments["bootstrap_value"] = _bootstrap(draw, region, arguments["bootstrap_value"])
     options = _options(draw, op, region == "exact", limits or {}, fixed or {}, arguments)

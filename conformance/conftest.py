@@ -34,6 +34,7 @@ from conformance.backend import Backend, BadCall, Limited, OutOfService, Unusabl
 from conformance.cases import Case  # noqa: E402
 from conformance.failure import story  # noqa: E402
 from conformance.known import BadFile, Known, read  # noqa: E402
+from conformance.marks import shown  # noqa: E402
 from conformance.operations import OPERATIONS  # noqa: E402
 from conformance.parallel import by_operation, is_worker, tell_controller  # noqa: E402
 from conformance.report import KNOWN, Result, Verdict  # noqa: E402
@@ -49,6 +50,7 @@ ORDER = {SMOKE: 0, "test_contract.py": 2}
 """Smoke checks first, then the chapters, where causes show, then what holds of every operation."""
 FULL_STORIES = 3
 """Failures of one operation in one dtype that are told in full; the others are told by their command."""
+SHORTENED = f"shortened  {FULL_STORIES} failures of {{}} in {{}} are told in full; --report DIR keeps all"
 
 
 class Collector:
@@ -118,6 +120,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         backend.name,
         tuple(backend.provided),
         {name: backend.limits(name) for name in backend.provided},
+        tuple(backend.notes),
     )
     _open_verdict(config, *described)
     if is_worker(config):
@@ -201,11 +204,12 @@ def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) ->
     body = error.story(source) if isinstance(error, NonConformance) else str(error)
     if isinstance(error, NonConformance) and "\ngot  " in body and not error.gradient:
         body = "\n".join([body, *_beginning(item.config.stash[BACKEND], error.case)])
-    told = story(item, body, verdict.backend)
+    fault = error.fault if isinstance(error, NonConformance) else ""
+    told = story(item, body, verdict.backend, fault)
     report.longrepr = told
     if verdict.failures(operation, dtype) >= FULL_STORIES:
-        report.longrepr = story(item, "", verdict.backend)
-    slugs = item.get_closest_marker("clauses").args  # type: ignore[union-attr]
+        report.longrepr = story(item, SHORTENED.format(operation, dtype), verdict.backend, fault)
+    slugs = shown(item.iter_markers(), operation)
     for known in verdict.known:
         if known.covers(slugs, operation, dtype) and known.error in told:
             report.outcome = "skipped"
@@ -232,6 +236,7 @@ def _open_verdict(
     backend: str,
     provided: tuple[str, ...],
     limits: dict[str, dict[str, tuple[Any, ...]]],
+    notes: tuple[str, ...],
 ) -> None:
     """Make the verdict on a backend, of the results that are there and of those to come."""
     config.stash[VERDICT] = Verdict(
@@ -241,6 +246,7 @@ def _open_verdict(
         settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
         known=_known_failures(config),
         whole=not _is_selection(config),
+        notes=notes,
         results=config.stash[COLLECTOR].results,
     )
 
@@ -285,7 +291,10 @@ def _check_conversion(backend: Backend, dtype: str) -> None:
         back, name = backend.round_trip(x, dtype)
     except (BadCall, OutOfService) as error:
         backend.close()
-        raise Unusable(f"its arrays cannot hold {dtype}: {error}; name others with --dtype") from error
+        remedy = "name others with --dtype"
+        if backend.device != "cpu":
+            remedy = f"is there a device {backend.device!r}? If so, {remedy}"
+        raise Unusable(f"its arrays cannot hold {dtype}: {error}; {remedy}") from error
     if name != dtype or not np.array_equal(np.asarray(back, dtype=float), x, equal_nan=True):
         backend.close()
         raise Unusable(
@@ -303,7 +312,7 @@ def _result(item: pytest.Item, report: pytest.TestReport, detail: str = "", repr
         test=item.nodeid,
         operation=operation,
         dtype=dtype,
-        clauses=item.get_closest_marker("clauses").args,  # type: ignore[union-attr]
+        clauses=shown(item.iter_markers(), operation),
         smoke=item.path.name == SMOKE,
         outcome=_outcome(report, reason),
         detail=detail or reason.removeprefix("Skipped: ") or (str(report.longrepr) if report.failed else ""),

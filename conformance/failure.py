@@ -5,36 +5,41 @@ import textwrap
 
 import pytest
 
+from conformance.marks import shown
 from spec.registry import current
 
 WIDTH = 110
 SENTENCE_LINES = 3
+LINES = 25
+"""Of a message, at most: a clause's sentence is cut, down to one line, where there is more to tell."""
 
 
-def story(item: pytest.Item, body: str, backend: str) -> str:
-    """Put a test's own message, if any, between the clauses that it shows and the command to run it again."""
+def story(item: pytest.Item, body: str, backend: str, fault: str = "") -> str:
+    """Put a test's own message between the clauses that it shows and the command to run it again."""
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
-    slugs = item.get_closest_marker("clauses").args  # type: ignore[union-attr]
-    lines = [f"{backend}: {operation} in {dtype} breaks {slugs[0]}", *clause_lines(slugs[0])]
-    if slugs[1:]:
-        lines.append(f"shows also {', '.join(slugs[1:])}")
-    told = ["", *body.splitlines(), ""] if body else []
-    return "\n".join([*lines, *told, f"again      {command(item)}"])
+    slugs = shown(item.iter_markers(), operation)
+    headline = ": ".join(filter(None, [f"{backend}: {operation} in {dtype} breaks {slugs[0]}", fault]))
+    below = [f"shows also {', '.join(slugs[1:])}"] if slugs[1:] else []
+    below += ["", *body.splitlines(), "", f"again      {command(item)}"]
+    room = LINES - len(below) - len(headline.splitlines()) - 1
+    return "\n".join([headline, *clause_lines(slugs[0], max(1, min(room, SENTENCE_LINES))), *below])
 
 
-def clause_lines(slug: str) -> list[str]:
-    """The citation and the sentence of a clause."""
+def clause_lines(slug: str, most: int = SENTENCE_LINES) -> list[str]:
+    """The citation of a clause, and its sentence in so many lines at most."""
     clause = current().clauses[slug]
     sentence = textwrap.wrap(f"{clause.normative}", WIDTH - 11)
-    if len(sentence) > SENTENCE_LINES:
-        sentence = [*sentence[: SENTENCE_LINES - 1], f"{sentence[SENTENCE_LINES - 1]} ..."]
+    if len(sentence) > most:
+        sentence = [*sentence[: most - 1], f"{sentence[most - 1]} ..."]
     citation = clause.citation.removeprefix("spec: ")
     return [f"clause     {citation}  {clause.permalink}", *(f"           {line}" for line in sentence)]
 
 
 def command(item: pytest.Item) -> str:
     """The command line that runs this test alone, with the options of this run."""
-    words = ["pytest", item.nodeid]
+    here = item.config.invocation_params.dir
+    file = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
+    words = ["pytest", f"{file.as_posix()}::{item.name}"]
     defaults = {"backend": None, "device": "cpu", "profile": "default", "seed": 0, "time-limit": 60.0}
     for name, default in defaults.items():
         value = item.config.getoption(f"--{name}")

@@ -2,9 +2,10 @@
 
 import argparse
 import json
-import sys
+import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import pandas as pd
 
 from conformance.backend import Backend, BadCall, OutOfService, Unusable
 from conformance.identify import Identification, Miss, identify, missed
+from conformance.loading import registered_names
 from conformance.operations import OPERATIONS
 from reference.numbers.formats import FORMATS
+from spec.commands import fail, unknown
 
 WIDTH = 110
+BACKEND = "a FILE.py, a package.module, a package.module:Class, or a registered name"
+_NAMED = re.compile(r".*\.py(:\w+)?|\w+(\.\w+)*(:\w+)?")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,9 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = commands.add_parser(
         "identify", help="tell from a backend's answers which conventions it follows"
     )
-    parser.add_argument(
-        "backend", help="a FILE.py, a package.module, a package.module:Class, or a registered name"
-    )
+    parser.add_argument("backend", help=BACKEND)
     parser.add_argument("operation", nargs="*", help="the operations to look at (default: all it provides)")
     parser.add_argument("--device", default="cpu", help="where the backend's arrays live (default: cpu)")
     parser.add_argument("--dtype", choices=tuple(FORMATS), default="float32", help="default: float32")
@@ -37,7 +40,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="longest time of one call (default: 60)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, rest="operation")
 
 
 def table(found: list[Identification]) -> pd.DataFrame:
@@ -73,28 +76,41 @@ def as_json(found: list[Identification], backend: Backend, dtype: str) -> dict[s
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    unknown = [name for name in arguments.operation if name not in OPERATIONS]
-    if unknown:
-        return _fail(f"there is no operation {unknown[0]!r}; the operations are {', '.join(OPERATIONS)}")
+    for name in arguments.operation:
+        if name not in OPERATIONS:
+            return fail(unknown("operation", name, OPERATIONS))
+    if why := _no_backend(arguments.backend):
+        known = ", ".join(registered_names())
+        return fail(f"backend {arguments.backend}: it is {why}; expected {BACKEND} ({known})")
     try:
         backend = Backend(arguments.backend, arguments.device, arguments.time_limit)
     except Unusable as error:
-        return _fail(f"backend {arguments.backend}: {error}")
+        return fail(f"backend {arguments.backend}: {error}")
     try:
         return _print(backend, arguments)
     finally:
         backend.close()
 
 
+def _no_backend(what: str) -> str:
+    """Say what this is that can be no backend; nothing where it may be one."""
+    path = Path(what)
+    if path.is_dir() and what not in registered_names() and not (path / "__init__.py").is_file():
+        return "a folder"
+    if path.is_file() and path.suffix != ".py":
+        return "a file, but no FILE.py"
+    return "" if _NAMED.fullmatch(what) else "no name of a file or module"
+
+
 def _print(backend: Backend, arguments: argparse.Namespace) -> int:
     try:
         backend.round_trip(np.zeros(1), arguments.dtype)
     except (BadCall, OutOfService) as error:
-        return _fail(f"backend {arguments.backend}: its arrays cannot hold {arguments.dtype}: {error}")
+        return fail(f"backend {arguments.backend}: its arrays cannot hold {arguments.dtype}: {error}")
     names = [name for name in OPERATIONS if name in (arguments.operation or backend.provided)]
     missing = [name for name in names if name not in backend.provided]
     if missing:
-        return _fail(f"backend {arguments.backend} does not provide {', '.join(missing)}")
+        return fail(f"backend {arguments.backend} does not provide {', '.join(missing)}")
     found = [identify(backend, name, arguments.dtype) for name in names]
     if arguments.json:
         print(json.dumps(as_json(found, backend, arguments.dtype), indent=2, ensure_ascii=False))
@@ -172,8 +188,3 @@ def _operation(one: Identification, backend: Backend) -> dict[str, Any]:
             for refusal in one.refusals
         ],
     }
-
-
-def _fail(message: str) -> int:
-    print(f"rlspec: {message}", file=sys.stderr)
-    return 1

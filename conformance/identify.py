@@ -5,6 +5,7 @@ formula. Readings are made of choices, one a convention; observations rule them 
 what is left is what the backend follows. Nothing that the backend declares is believed.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,9 @@ from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, computed, judged, permitted, permitted_by
 from conformance.reproduction import script
 from conformance.traits import Trait, traits
+from reference.numbers.formats import FORMATS
+
+_ITS_OWN_DTYPE = re.compile(r"returned dtype (\w+) for inputs of dtype")
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def identify(backend: Backend, operation: str, dtype: str) -> Identification:
     answers = [reply for reply in replies if isinstance(reply, Answer)]
     found.refusals = [reply for reply in replies if isinstance(reply, Refusal)]
     if not any(answer.call.observation.main for answer in answers):
-        found.failure = found.refusals[0].reason
+        found.failure = found.refusals[0].reason + _advice(found.refusals[0].reason)
         return found
     left = _narrow(family, answers, accepted, found)
     if found.known:
@@ -115,6 +119,12 @@ def _distances(answer: Answer, reading: Hypothesis) -> dict[tuple[int, ...], flo
         else:
             found[place] = float(np.nan_to_num(allowed.distance(place, float(got[place])), posinf=np.inf))
     return found
+
+
+def _advice(reason: str) -> str:
+    """What to ask instead, where answers have a dtype of their own whatever goes in."""
+    own = _ITS_OWN_DTYPE.search(reason)
+    return f"; try --dtype {own[1]}, in which it may answer" if own and own[1] in FORMATS else ""
 
 
 def _formula(call: Call, reading: Hypothesis) -> Callable[..., Any]:

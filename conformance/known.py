@@ -7,7 +7,8 @@
     error = "is nan"
 
 The pattern stands for clause, operation and dtype. The file is strict: a failure is known only if its text
-has the error in it, and an entry that matches no test of a run, or none that failed, fails the run.
+has the error in it, and an entry that matches no failure of a run fails it, unless only a part of the suite
+was asked for and none of its tests is meant.
 """
 
 import tomllib

@@ -5,6 +5,8 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from conformance.arrays import HOOKS, LIBRARIES
 
 ADAPTERS = Path(__file__).parent / "adapters"
+CLOSE = 0.85
+"""How alike a name has to be to an operation's, from 0 to 1, to be taken for a misspelling."""
 
 
 class LoadError(Exception):
@@ -66,6 +70,30 @@ def provided(backend: Any, operations: Iterable[str]) -> dict[str, list[str] | N
     """Tell which operations a backend has, and which keywords each takes (None: any)."""
     found = {name: getattr(backend, name, None) for name in operations}
     return {name: _keywords(function) for name, function in found.items() if callable(function)}
+
+
+def places(backend: Any, operations: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """Tell how many arguments each operation of a backend takes by position, where its signature says so."""
+    found = {name: _places(getattr(backend, name, None), options) for name, options in operations.items()}
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def strangers(backend: Any, operations: Mapping[str, Collection[str]]) -> list[str]:
+    """Say what a backend has that looks like a name of the protocol, and is none."""
+    public = [name for name in dir(backend) if not name.startswith("_") and name not in operations]
+    lacking = [name for name in operations if not callable(getattr(backend, name, None))]
+    found = [
+        f"{name} is no operation; near: {near}"
+        for name in public
+        for near in get_close_matches(name, lacking, n=1, cutoff=CLOSE)
+        if callable(getattr(backend, name))
+    ]
+    for operation in operations.keys() - set(lacking):
+        options = operations[operation]
+        for name in sorted(set(_keyword_only(getattr(backend, operation))) - set(options)):
+            near = f"; near: {', '.join(get_close_matches(name, options, n=1))}".removesuffix("; near: ")
+            found.append(f"{operation} takes {name!r}, which is no option of it{near}")
+    return sorted(found)
 
 
 def declared(
@@ -124,13 +152,32 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _keywords(function: Any) -> list[str] | None:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    parameters = _parameters(function)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _places(function: Any, options: Collection[str]) -> int | None:
+    """Count what a function takes by position, up to the first option."""
+    parameters = _parameters(function)
+    if parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(list(takewhile(lambda name: name not in options, names)))
+
+
+def _keyword_only(function: Any) -> list[str]:
+    """What a function takes by name alone."""
+    return [p.name for p in _parameters(function) or () if p.kind is p.KEYWORD_ONLY]
+
+
+def _parameters(function: Any) -> list[inspect.Parameter] | None:
+    """The parameters of a function; None where they cannot be known."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
 
 
 def _hint(target: str) -> str:

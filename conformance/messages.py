@@ -29,10 +29,10 @@ def mismatch(
     outside = [i for i in judged(case, got) if allowed.distance(i, float(got[i])) > 1.0]
     expected = f"exactly {low!r}" if low == high else f"between {low!r} and {high!r}"
     how_far = "" if low == high else f" ({distance:.3g} half widths from its middle)"
-    place = ", ".join(map(str, worst))
+    place = f"[{', '.join(map(str, worst))}]" if worst else ""
     what = f"gradient in {gradient}" if gradient else "result"
     lines = [
-        f"got        {what}[{place}] = {float(got[worst])!r}",
+        f"got        {what}{place} = {float(got[worst])!r}",
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
@@ -73,12 +73,7 @@ def readings(
 
 
 def variants(case: Case) -> Iterator[tuple[str, Case]]:
-    """The same call with an option at another value, another bootstrap, another mask."""
-    for name, value in case.options.items():
-        for other in option_values(case.operation, name):
-            changed = case.with_options(**{name: other})
-            if other != value and changed.options == consistent(case.operation, changed.options):
-                yield f"{case.operation} with {name}={other!r}", changed
+    """The same call with another bootstrap, other values, another mask, an option at another value."""
     zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}
     for name, label in zeroed.items():
         if name in case.arguments and case.arguments[name].any():
@@ -91,3 +86,14 @@ def variants(case: Case) -> Iterator[tuple[str, Case]]:
             f"{case.operation} without the mask",
             case.with_arguments(mask=np.ones_like(case.arguments["mask"])),
         )
+    if case.arguments:  # what has none has its numbers among its options
+        yield from _other_options(case)
+
+
+def _other_options(case: Case) -> Iterator[tuple[str, Case]]:
+    """The same call with an option at another value; another algorithm, which says least, comes last."""
+    for name in sorted(case.options, key=lambda name: name == "algorithm"):
+        for other in option_values(case.operation, name):
+            changed = case.with_options(**{name: other})
+            if other != case.options[name] and changed.options == consistent(case.operation, changed.options):
+                yield f"{case.operation} with {name}={other!r}", changed

@@ -3,6 +3,8 @@
 This module imports pytest alone, so that a run that has nothing to do with the suite pays nothing.
 """
 
+from pathlib import Path
+
 import pytest
 
 
@@ -64,5 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "operations(*names): the operations that a conformance test is run for"
     )
+    for option in ("--report", "--replay"):
+        if (folder := config.getoption(option)) and Path(folder).is_file():
+            raise pytest.UsageError(f"{option} {folder}: that is a file, expected a folder")
     if config.getoption("--report") and not config.option.xmlpath:
         config.option.xmlpath = f"{config.getoption('--report')}/junit.xml"

@@ -61,6 +61,8 @@ class Verdict:
     known: tuple[Known, ...] = ()
     whole: bool = True
     """Whether every test of the suite was asked for, and not a selection."""
+    notes: tuple[str, ...] = ()
+    """What in the backend looks like a name of the protocol, and is none."""
     results: list[Result] = field(default_factory=list)
 
     def unsound(self, operation: str, dtype: str) -> str:
@@ -89,12 +91,16 @@ class Verdict:
         """List the known failures that no test, or no failure of this run, bears out."""
         found = []
         for known in self.known:
-            met = [r.outcome for r in self.results if known.covers(r.clauses, r.operation, r.dtype)]
+            met = self._outcomes(known)
             if KNOWN in met or not (met or self.whole):
                 continue
             what = "did not fail as it says" if met else "matches no test of this run"
             found.append(f"the known failure {known.pattern!r} {what}: remove it, or set it right")
         return found
+
+    def _outcomes(self, known: Known) -> list[str]:
+        """How the tests ended that a known failure is about."""
+        return [r.outcome for r in self.results if known.covers(r.clauses, r.operation, r.dtype)]
 
     def frame(self) -> "pd.DataFrame":
         """One line for each operation, dtype and clause that was asked for."""
@@ -106,7 +112,7 @@ class Verdict:
     def by_clause(self) -> "list[pd.DataFrame]":
         """Clause × operation, a table a chapter, then operation × clause of the contract.
 
-        A cell is pass, FAIL, limited or not run; blank where nothing was asked.
+        A cell is pass, partly, FAIL, known, limited or not run; blank where nothing was asked.
         """
         frame = self.frame()
         frame = frame[frame.outcome != "not provided"]
@@ -120,7 +126,9 @@ class Verdict:
         return [*tables, of_every_operation.rename(columns=lambda slug: slug.removeprefix(f"{CONTRACT}."))]
 
     def _matrix(self, frame: "pd.DataFrame") -> "pd.DataFrame":
-        cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype"]].apply(_dtypes)
+        cells = frame.groupby(["clause", "operation"], sort=True)[["outcome", "dtype", "limited"]].apply(
+            _dtypes
+        )
         table = cells.unstack(fill_value="").astype(str)
         return table[[name for name in self.provided if name in table.columns]].rename_axis(columns=None)
 
@@ -137,7 +145,8 @@ class Verdict:
 
     def as_text(self) -> str:
         """Both tables, the limitations and the verdict in words."""
-        notes = [f"limited: {text}" for text in self.limitations()]
+        notes = [f"note: {text}" for text in self.notes]
+        notes += [f"limited: {text}" for text in self.limitations()]
         notes += [f"known failure: {text}" for text in self.known_failures()]
         notes += [f"FAIL: {text}" for text in self.shortcomings()]
         tables = [_text(table) for table in (*self.by_clause(), self.by_operation())]
@@ -170,8 +179,9 @@ class Verdict:
         return [f"{', '.join(names)}: {reason}" for reason, names in operations.items()]
 
     def known_failures(self) -> list[str]:
-        """What is known to fail, why, and where that is told."""
-        return [f"{known.pattern}: {known.reason} ({known.link})" for known in self.known]
+        """What is known to fail and did, why, and where that is told."""
+        met = [known for known in self.known if KNOWN in self._outcomes(known)]
+        return [f"{known.pattern}: {known.reason} ({known.link})" for known in met]
 
     def write(self, folder: Path) -> None:
         """Write verdict.json and verdict.md; pytest itself writes junit.xml."""
@@ -199,6 +209,7 @@ class Verdict:
             "backend": self.backend,
             "settings": self.settings,
             "versions": _versions(),
+            "notes": self.notes,
             "limitations": self.limitations(),
             "known_failures": self.known_failures(),
             "shortcomings": self.shortcomings(),
@@ -209,7 +220,8 @@ class Verdict:
         failed = [r for r in self.results if r.outcome == "failed"]
         failures = [f"### {r.test}\n\n```text\n{r.detail}\n```" for r in failed]
         notes = "\n".join(
-            [f"- limited: {text}" for text in self.limitations()]
+            [f"- note: {text}" for text in self.notes]
+            + [f"- limited: {text}" for text in self.limitations()]
             + [f"- known failure: {text}" for text in self.known_failures()]
         )
         versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
@@ -227,6 +239,8 @@ class Verdict:
 
 
 LEGEND = """\
+partly: what was executed passed, and the backend refused some of the inputs of every test of the clause
+executed/expected: inputs that were judged, of those that were asked for; an input that fails ends its test
 worst distance: from the middle of the permitted interval, in half widths; above 1 fails
 grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is"""
 
@@ -236,6 +250,8 @@ def _dtypes(group: "pd.DataFrame") -> str:
     word = _cell(group["outcome"])
     outcome = {"FAIL": "failed", "pass": "passed", "known": KNOWN}.get(word, word)
     dtypes = group["dtype"][group["outcome"] == outcome].drop_duplicates()
+    if word == "pass" and group["limited"][group["outcome"] == outcome].all():
+        word = "partly"
     return word if len(dtypes) == group["dtype"].nunique() else f"{word} {', '.join(dtypes)}"
 
 

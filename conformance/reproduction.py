@@ -29,6 +29,10 @@ GRADIENTS = {
     "torch": "print(torch.autograd.grad({call}, {name}, asarray(upstream))[0].tolist())",
     "jax": "print(jax.vjp(lambda {name}: {call}, {name})[1](asarray(upstream))[0].tolist())",
 }
+RECORDED = {
+    "torch": "print({call}.tolist())",
+    "jax": "print(jax.vjp(lambda {name}: {call}, {name})[0].tolist())",
+}
 OWN_GRADIENT = "print(backend.to_numpy(backend.gradient(lambda {name}: {call}, [{name}], upstream)[0]))"
 
 
@@ -45,11 +49,18 @@ class Source:
     device: str
     keywords: Mapping[str, Collection[str] | None] = field(default_factory=dict)
     """Those that the functions of some operations take; None, and no entry, for any."""
+    left_out: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The arguments of some operations that their functions have no place for."""
 
     def given(self, case: Case) -> dict[str, Any]:
         """The options of a call as the suite gives them: none at its default that is not taken."""
         taken, defaults = self.keywords.get(case.operation), OPERATIONS[case.operation].options
         return {k: x for k, x in case.options.items() if taken is None or k in taken or x != defaults[k]}
+
+    def placed(self, case: Case) -> dict[str, Any]:
+        """The arguments of a call as the suite gives them: none that is None and has no place."""
+        lacking = self.left_out.get(case.operation, ())
+        return {name: x for name, x in case.arguments.items() if x is not None or name not in lacking}
 
     def statement(self) -> str:
         """The line that makes `backend`."""
@@ -72,9 +83,12 @@ def script(
     gradient: str = "",
     upstream: np.ndarray | None = None,
     longest: int | None = None,
+    *,
+    recorded: str = "",
 ) -> list[str]:
     """The lines that make the call, or differentiate it in the argument `gradient`, and print the answer.
 
+    With `recorded` they print the result of the call that is to be differentiated in that argument.
     Arrays with more than `longest` entries are shortened, and the lines no longer run.
     """
     form = {"dtype": case.dtype, "device": source.device}
@@ -85,16 +99,18 @@ def script(
     ]
     arrays = case.arguments if upstream is None else {**case.arguments, "upstream": upstream}
     lines += [f"{name} = {_array(x, longest)}" for name, x in arrays.items() if x is not None]
-    given = {name: "None" if x is None else f"asarray({name})" for name, x in case.arguments.items()}
-    if gradient:
-        leaf = f"asarray({gradient})" + (".requires_grad_()" if source.library == "torch" else "")
-        lines.append(f"{gradient} = {leaf}")
-        given[gradient] = gradient
+    given = {name: "None" if x is None else f"asarray({name})" for name, x in source.placed(case).items()}
+    name = gradient or recorded
+    if name:
+        lines.append(f"{name} = asarray({name})" + (".requires_grad_()" if source.library == "torch" else ""))
+        given[name] = name
     setup, arguments = SOURCES.get(case.operation, ((), tuple(given)))
     lines += [line.format(**given) for line in setup]
     words = [given.get(name, name) for name in arguments]
     words += [f"{name}={value!r}" for name, value in source.given(case).items()]
     call = f"backend.{case.operation}({', '.join(words)})"
+    if recorded:
+        return [*lines, RECORDED[source.library].format(call=call, name=recorded)]
     if not gradient:
         return [*lines, f"print({_readable(case, call)})" if source.library else f"print({call})"]
     return [*lines, GRADIENTS.get(source.library, OWN_GRADIENT).format(call=call, name=gradient)]

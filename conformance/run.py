@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 from zlib import crc32
 
 import hypothesis
 import numpy as np
 from hypothesis.database import ExampleDatabase
 
-from conformance.backend import Backend, BadCall, Limited
+from conformance.backend import Backend, BadCall, Limited, Slopes
 from conformance.cases import MAX_TOKENS, Case, cases, ordinary
 from conformance.messages import mismatch
 from conformance.operations import OPERATIONS
@@ -43,20 +43,27 @@ class NonConformance(AssertionError):
         tell: Callable[[], list[str]],
         gradient: str = "",
         upstream: np.ndarray | None = None,
+        fault: str = "",
+        recorded: str = "",
     ) -> None:
         super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
         self.case = case
         self.tell = tell
         self.gradient, self.upstream = gradient, upstream
+        self.fault = fault
+        """What is wrong with the call itself, where it gave no answer that could be judged."""
+        self.recorded = recorded
+        """The argument in which the result of the call was to be differentiated."""
 
     def script(self, source: Source, longest: int | None = None) -> list[str]:
         """The call as code."""
-        return script(self.case, source, self.gradient, self.upstream, longest)
+        return script(self.case, source, self.gradient, self.upstream, longest, recorded=self.recorded)
 
     def story(self, source: Source) -> str:
         """The region, the call as code, and what is wrong with its answer."""
         code = self.script(source, MAX_NUMBERS)
-        return "\n".join([f"region     {self.case.region}", *code, *self.tell()])
+        told = [line for line in self.tell() if line != self.fault]  # a headline already
+        return "\n".join([f"region     {self.case.region}", *code, *told])
 
 
 @dataclass
@@ -95,6 +102,8 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     decided: bool = False
     """Whether the case at hand has been judged: an unbounded permitted interval decides nothing."""
+    failed: bool = False
+    """Whether an input has failed; from then on it is made smaller, and nothing is counted."""
     sound: bool | None = None
     """Whether ordinary calls are right, once that was asked."""
 
@@ -142,14 +151,19 @@ class Run:
     def count(self, check: Callable[[Any], None], case: Any) -> None:
         """Check one case, and count it as executed when it was judged, as limited when it was refused."""
         self.decided = False
+        tally = Tally() if self.failed else self.tally
         try:
             check(case)
         except Limited as error:
-            self.tally.limited += 1
-            self.tally.limitations.add(str(error))
+            tally.limited += 1
+            tally.limitations.add(str(error))
         except Unclear:
-            self.tally.unclear += 1
-        self.tally.executed += self.decided
+            tally.unclear += 1
+        except NonConformance:
+            self.decided = self.failed = True
+            raise
+        finally:
+            tally.executed += self.decided
 
     def conforms(self, case: Case, *also: Callable[..., Any]) -> None:
         """Call the backend and demand that every specified element of the result is permitted.
@@ -193,8 +207,14 @@ class Run:
         allowed: Permitted,
         gradient: str = "",
         upstream: np.ndarray | None = None,
+        note: str = "",
+        recorded: str = "",
     ) -> None:
-        """Demand that every specified element of a result, or of an argument's gradient, is permitted."""
+        """Demand that every specified element of a result, or of an argument's gradient, is permitted.
+
+        `note` says what is special about the call; `recorded` names an argument that the result was to be
+        differentiated in.
+        """
         distances = {i: allowed.distance(i, float(got[i])) for i in judged(case, got)}
         decided = {i: d for i, d in distances.items() if not np.isnan(d)}
         if decided:
@@ -202,9 +222,13 @@ class Run:
             if decided[worst] > 1.0:
                 raise NonConformance(
                     case,
-                    lambda: mismatch(case, got, allowed, worst, gradient, upstream),
+                    lambda: [
+                        *mismatch(case, got, allowed, worst, gradient, upstream),
+                        *([f"note       {note}"] if note else []),
+                    ],
                     gradient,
                     upstream,
+                    recorded=recorded,
                 )
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances
@@ -214,7 +238,7 @@ class Run:
         try:
             output = self.backend.call(case.operation, case.arguments, case.options, case.dtype, layout)
         except BadCall as error:
-            self.fail(case, str(error))
+            self.fail(case, fault=str(error))
         if output.changed:
             self.fail(case, f"{case.operation} changed {' and '.join(output.changed)}")
         return output.values
@@ -237,12 +261,19 @@ class Run:
 
     def gradients(self, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
         """Differentiate Σ upstream · result with respect to the named arguments."""
+        return self.slopes(case, names, upstream).gradients
+
+    def slopes(self, case: Case, names: list[str], upstream: np.ndarray, layout: str = "plain") -> Slopes:
+        """As `gradients`, with the result that the call returns on the way; what is wrong with it fails."""
+        given = case.operation, case.arguments, case.options, case.dtype, names, upstream, layout
         try:
-            return self.backend.gradients(
-                case.operation, case.arguments, case.options, case.dtype, names, upstream
-            )
+            found = self.backend.gradients(*given)
         except BadCall as error:
-            return dict(self.fail(case, str(error)))
+            self.fail(case, fault=str(error), gradient=names[0], upstream=upstream)
+        if found.changed:
+            what = f"{case.operation}, differentiated, changed {' and '.join(found.changed)}"
+            self.fail(case, fault=what, gradient=names[0], upstream=upstream)
+        return found
 
     def seen(self, case: Case, holds: bool, *story: str) -> None:
         """Count a property that was looked at, and fail with the story where it does not hold."""
@@ -250,9 +281,16 @@ class Run:
             self.fail(case, *story)
         self.decided = True
 
-    def fail(self, case: Case, *story: str) -> Any:
+    def fail(
+        self,
+        case: Case,
+        *story: str,
+        fault: str = "",
+        gradient: str = "",
+        upstream: np.ndarray | None = None,
+    ) -> NoReturn:
         """Fail with the case as code and what is wrong."""
-        raise NonConformance(case, lambda: list(story))
+        raise NonConformance(case, lambda: [*story, *filter(None, [fault])], gradient, upstream, fault=fault)
 
     def _ordinary_calls_are_right(self) -> bool:
         """Whether plain calls are right; looked at once, because it does not depend on the case."""

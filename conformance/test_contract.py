@@ -1,7 +1,7 @@
 """The clauses of the chapter `contract`: what holds of every operation."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from reference.numbers.formats import FORMATS
 ANY_MASK = ("adversarial", "holes", "empty-rows")
 FEW_TOKENS = 7
 """Rows of a relation between calls, where length adds nothing."""
-MANY = 300
-"""More tokens, or rows, than a block of 256 threads has."""
+MANY = 1031
+"""More tokens, or rows, than a block has, and no multiple of one."""
 FEW = {"B": 1, "T": 1, "N": 1, "V": 2}
 """The other lengths there."""
 
@@ -64,6 +64,11 @@ EXTREME = tuple(
     )
 )
 """The operations that take log-ratios, log-weights, logits or scores of pairs."""
+NOTES = {
+    "strided": "the arrays were views, of every second number in wider ones: those laid out plainly go well",
+    "plain": "the upstream gradient was one number, expanded (strides of 0)",
+}
+"""What a call was given that its code does not show."""
 WITH_CONSTANTS = tuple(name for name, op in OPERATIONS.items() if op.constant or op.differentiable)
 WITH_OPTIONS = tuple(name for name, op in OPERATIONS.items() if op.options)
 
@@ -259,7 +264,29 @@ def test_pure(run: Run) -> None:
         else:
             run.judge(case, again, allowed)
             run.tally.limitations.add(f"on {run.backend.device}, two calls are not compared bit by bit")
-        run.judge(case, run.call(case, layout="strided"), allowed)
+        run.judge(case, run.call(case, layout="strided"), allowed, note=NOTES["strided"])
+
+    run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
+
+
+@clauses("contract.differentiated")
+@operations(*(name for name, operation in OPERATIONS.items() if operation.differentiable))
+def test_differentiated(run: Run) -> None:
+    """A call that is differentiated is right, changes nothing, takes views, and one number as upstream."""
+    names = list(OPERATIONS[run.operation].differentiable)
+
+    def check(case: Case) -> None:
+        allowed, upstream = run.permitted_base(case), run.upstream(case)
+        slopes = _right_gradients(run, case, upstream)
+        of_one = np.full(upstream.shape, 2.0)
+        for given, layout in ((upstream, "strided"), (of_one, "plain")):
+            found = run.slopes(case, names, given, layout)
+            if found.result is not None:
+                note = "this call is differentiated; the result of one that is not is right"
+                run.judge(case, found.result, allowed, note=note, recorded=names[0])
+            right = slopes if given is upstream else permitted_gradients(case, of_one)
+            for name in slopes:
+                run.judge(case, found.gradients[name], right[name], name, given, note=NOTES[layout])
 
     run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
 
@@ -274,10 +301,13 @@ def test_shapes(run: Run) -> None:
 @clauses("contract.shapes")
 @operations(*BATCHED)
 def test_many(run: Run) -> None:
-    """A long row, many rows, a single number: nothing is left out, in value and gradient."""
-    run.tally.expected = 3
+    """A long row, many rows, a large vocabulary, a single number: nothing is left out, nor in gradients."""
+    lengths = {letter for argument in OPERATIONS[run.operation].arguments for letter in argument.shape}
     check = _conforms_and_differentiates_there(run)
-    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}, {}):
+    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}, {"V": MANY}, {}):
+        if not lengths.issuperset(sizes) and "V" in sizes:
+            continue
+        run.tally.expected += 1
         limits = run.backend.limits(run.operation)
         run.count(check, ordinary(run.operation, run.dtype, limits, sizes={**FEW, **sizes}))
 
@@ -285,22 +315,41 @@ def test_many(run: Run) -> None:
 def _masked_values_do_not_matter(run: Run, case: Case, fillings: tuple[float, ...]) -> None:
     """Compare results and gradients with fillings at masked positions, bit by bit, with zeros there.
 
-    Every argument gets each filling, and two arguments that stand side by side never the same one.
+    Off the CPU, where the same call may give other bits again, they have to be permitted.
     """
-    clean = _result_and_gradients(run, _filled(case, (0.0,)))
-    for turn in range(len(fillings)):
-        turned = fillings[turn:] + fillings[:turn]
-        filled = _filled(case, tuple(float(x) for x in FORMATS[case.dtype].round(np.array(turned))))
+    clean = _filled(case, (0.0,))
+    if run.backend.device != "cpu":
+        _masked_values_are_permitted(run, clean, _each_filling(case, fillings))
+        return
+    with_zeros = _result_and_gradients(run, clean)
+    for filled in _each_filling(case, fillings):
         for name, got in _result_and_gradients(run, filled).items():
-            wrong = [i for i in judged(case, got) if not _same_bits(got[i], clean[name][i])]
+            wrong = [i for i in judged(case, got) if not _same_bits(got[i], with_zeros[name][i])]
             run.seen(
                 filled,
                 not wrong,
                 *(
-                    f"{name}[{i}] is {got[i].item()!r}, and {clean[name][i].item()!r} with zeros there"
+                    f"{name}[{i}] is {got[i].item()!r}, and {with_zeros[name][i].item()!r} with zeros there"
                     for i in wrong[:1]
                 ),
             )
+
+
+def _masked_values_are_permitted(run: Run, clean: Case, filled: Iterable[Case]) -> None:
+    """Judge results and gradients by what is permitted with zeros at masked positions."""
+    allowed, upstream = run.permitted_base(clean), run.upstream(clean, seed=0)
+    slopes = _right_gradients(run, clean, upstream)
+    for case in filled:
+        run.judge(case, run.call(case), allowed)
+        for name, got in _gradients(run, case, list(slopes), upstream).items():
+            run.judge(case, got, slopes[name], name, upstream)
+
+
+def _each_filling(case: Case, fillings: tuple[float, ...]) -> Iterator[Case]:
+    """Each argument gets each filling, and two that stand side by side never the same one."""
+    for turn in range(len(fillings)):
+        turned = fillings[turn:] + fillings[:turn]
+        yield _filled(case, tuple(float(x) for x in FORMATS[case.dtype].round(np.array(turned))))
 
 
 def _result_and_gradients(run: Run, case: Case) -> dict[str, np.ndarray]:
@@ -313,9 +362,11 @@ def _result_and_gradients(run: Run, case: Case) -> dict[str, np.ndarray]:
 
 def _with_own_horizon(case: Case) -> Case:
     """Give a horizon where the default, the padded width, would count padding; or another mode."""
-    if "horizon" not in case.options and case.options.get("aggregation") == "seq-mean-token-sum-norm":
+    if case.options.get("aggregation", case.options.get("mode")) != "seq-mean-token-sum-norm":
+        return case
+    if "horizon" not in case.options:
         return case.with_options(aggregation="token-mean")
-    return case.with_options(horizon=7) if case.options.get("horizon", 0) is None else case
+    return case.with_options(horizon=7) if case.options["horizon"] is None else case
 
 
 def _reversed(x: Any) -> Any:

@@ -34,7 +34,8 @@ def test_leave_one_out(run: Run) -> None:
     run.over((*VALUE_REGIONS, "offset", "close"), run.conforms)
 
 
-@clauses("grpo.advantage", "grpo.leave-one-out")
+@clauses("grpo.advantage", of=("group_advantages",))
+@clauses("grpo.leave-one-out", of=("rloo_advantages",))
 @operations(*ADVANTAGES)
 def test_many_groups(run: Run) -> None:
     """Groups of two and three among each other: none is left out, however many there are."""
@@ -103,7 +104,8 @@ def _one_group(run: Run, scores: np.ndarray) -> Case:
     return run.ordinary().with_arguments(scores=scores, group_ids=np.zeros(len(scores), dtype=np.int64))
 
 
-@clauses("grpo.invariances", "grpo.zero-variance-rounding")
+@clauses("grpo.zero-variance-rounding", of=("group_advantages",))
+@clauses("grpo.invariances")
 @operations(*ADVANTAGES)
 def test_every_kind_of_group(run: Run) -> None:
     """Spread, alone, equal, equal up to a rounding, one success: interleaved in one batch."""

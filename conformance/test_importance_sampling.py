@@ -40,8 +40,9 @@ def test_log_ratio_clamp(run: Run) -> None:
     for bound in (20.0, 0.5):
         run.over(RATIO_REGIONS, check, log_ratio_clip=bound)
     run.over(("extremes",), run.conforms, log_ratio_clip=None)
-    beyond = {"logprobs": np.zeros((1, 2)), "old_logprobs": np.array([[-800.0, -1.0]])}
-    run.at(run.conforms, run.ordinary().with_arguments(**beyond).with_options(log_ratio_clip=None))
+    for log_ratio, clip in ((800.0, None), (30.0, 40.0)):  # no other clamp than the one that was asked for
+        beyond = {"logprobs": np.zeros((1, 2)), "old_logprobs": np.array([[-log_ratio, -1.0]])}
+        run.at(run.conforms, run.ordinary().with_arguments(**beyond).with_options(log_ratio_clip=clip))
     run.over(("extremes",), lambda case: run.at_default(case, "log_ratio_clip"), log_ratio_clip=20.0)
 
 

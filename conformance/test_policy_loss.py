@@ -26,6 +26,8 @@ VARIED = {"aggregate": "mode", "policy_loss": "ratio_level", "kl_penalty_loss": 
 def test_token_logprobs(run: Run) -> None:
     """log softmax(logits / temperature) at the token."""
     run.over(VALUE_REGIONS, run.conforms)
+    many = run.ordinary(B=1, T=1, V=2**16 + 4)
+    run.at(run.conforms, many.with_arguments(tokens=np.array([[2**16 + 3]])))  # an id that needs 17 bits
 
 
 @clauses("ppo.token-logprobs-gradient")
@@ -295,7 +297,8 @@ def test_metrics_in_every_zone(run: Run) -> None:
     run.at(run.conforms, replace(with_mask, exact=True))
 
 
-@clauses("ppo.clip-cases", "ppo.clip-asymmetric", "ppo.dual-clip", "ppo.metrics")
+@clauses("ppo.clip-cases", "ppo.clip-asymmetric", "ppo.dual-clip", of=("policy_loss",))
+@clauses("ppo.metrics", of=("policy_metrics",))
 @operations("policy_loss", "policy_metrics")
 def test_beside_the_bounds(run: Run) -> None:
     """Each sign of A on either side of each bound, as near to it as the dtype can tell."""
@@ -310,7 +313,12 @@ def test_beside_the_bounds(run: Run) -> None:
         run.over(("one-token",), check, inputs=5, clip_low=low, clip_high=high, dual_clip=dual)
 
 
-@clauses("ppo.token-logprobs", "ppo.entropy", "ppo.aggregation", "ppo.clip", "ppo.metrics", "ppo.kl-penalty")
+@clauses("ppo.token-logprobs", of=("token_logprobs",))
+@clauses("ppo.entropy", of=("token_entropy",))
+@clauses("ppo.aggregation", of=("aggregate",))
+@clauses("ppo.clip", of=("policy_loss",))
+@clauses("ppo.metrics", of=("policy_metrics",))
+@clauses("ppo.kl-penalty", of=("kl_penalty_loss",))
 @operations("token_logprobs", "token_entropy", "aggregate", "policy_metrics", *LOSSES)
 def test_more_than_a_block(run: Run) -> None:
     """Sizes at which a kernel has to go on with a next block, and ends within one; value and gradient."""
@@ -362,6 +370,8 @@ def _enlarged(case: Case, sizes: dict[str, int]) -> Case:
     """The numbers of a case over and over, up to other sizes; tokens go through the whole vocabulary."""
     found: dict[str, np.ndarray] = {}
     for argument in OPERATIONS[case.operation].arguments:
+        if case.arguments[argument.name] is None:
+            continue
         shape = tuple(sizes[letter] for letter in argument.shape)
         found[argument.name] = np.resize(case.arguments[argument.name], shape)
         if argument.kind == "tokens":

@@ -8,6 +8,8 @@ from conformance.marks import clauses, operations
 from conformance.run import Run
 
 REGIONS = ("exact", "generic")
+MANY_STEPS = (7, 12)
+"""More than a solver stops after by itself, and not enough to be done."""
 
 
 @clauses("trpo.conjugate-gradient")
@@ -39,6 +41,7 @@ def test_each_number_of_steps(run: Run) -> None:
             run.conforms(_at(run, case, max_iters=steps))
 
     run.over(REGIONS, check, tol=0.0)
+    run.at(run.conforms, *(_spread(run, "b", max_iters=steps, tol=0.0) for steps in MANY_STEPS))
 
 
 @clauses("trpo.conjugate-gradient-stop")
@@ -61,6 +64,7 @@ def test_tolerance(run: Run) -> None:
 def test_step(run: Run) -> None:
     """√(2δ / s·Fs) s."""
     run.over(REGIONS, run.conforms)
+    run.at(run.conforms, *(_spread(run, "gradient", cg_iters=steps, damping=0.0) for steps in MANY_STEPS))
 
 
 @clauses("trpo.step-damping")
@@ -136,7 +140,7 @@ def test_line_search_to_the_end(run: Run) -> None:
             for room in (1.0, 2.0):  # on the bound, and where that can be told in any precision
                 run.conforms(_at(run, within_after_tries, max_kl=room * kl * shorter**tries))
 
-    for max_steps in (3, 10):
+    for max_steps in (3, 10, 20):
         run.over(("exact",), check, max_steps=max_steps)
         run.at(check, run.ordinary().with_options(max_steps=max_steps, backtrack=0.5))
 
@@ -154,6 +158,13 @@ def test_line_search_without_numbers(run: Run) -> None:
             run.seen(unknown, same, f"got {got.tolist()}, expected the parameters as they were")
 
     run.over(("exact",), check)
+
+
+def _spread(run: Run, right_side: str, **options: float) -> Case:
+    """A plain call with 16 eigenvalues far apart, which float64 decides after many steps."""
+    scales = np.arange(1.0, 17.0)
+    case = run.ordinary(D=len(scales)).with_arguments(matrix=np.diag(scales**2))
+    return case.with_arguments(**{right_side: np.ones(len(scales))}).with_options(**options)
 
 
 def _at(run: Run, case: Case, **options: float) -> Case:

@@ -76,7 +76,8 @@ def _constant(backend: Backend, call: Call) -> Iterator[Trait]:
     names = [argument.name for argument in operation.arguments if argument.kind == "real"]
     case = call.asked
     try:
-        found = backend.gradients(case.operation, case.arguments, case.options, case.dtype, names, upstream)
+        slopes = backend.gradients(case.operation, case.arguments, case.options, case.dtype, names, upstream)
+        found = slopes.gradients
     except (Limited, BadCall):
         return
     flows = any(np.asarray(gradient).any() for gradient in found.values())

@@ -7,6 +7,7 @@ output; everything that the backend prints goes to the standard error.
 import faulthandler
 import os
 import pickle
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from conformance import loading
-from conformance.arrays import device_name, dtype_name
+from conformance.arrays import Differentiated, device_name, dtype_name
 from conformance.callables import bind
 
 Reply = dict[str, Any]
+
+INSTALLED = ("site-packages", "dist-packages")
+"""The folders of installed packages."""
 
 
 class Server:
@@ -40,6 +44,8 @@ class Server:
             "name": str(getattr(self.backend, "name", what)),
             "provided": loading.provided(self.backend, operations),
             "options": loading.declared(self.backend, operations),
+            "places": loading.places(self.backend, operations),
+            "notes": loading.strangers(self.backend, operations),
             "library": loading.library(self.backend) or "",
         }
 
@@ -64,13 +70,11 @@ class Server:
             return {"result": np.asarray(float(result)), "dtype": dtype, "device": "", "changed": []}
         if isinstance(result, dict):
             return self._reply_of_dict(operation, result, arguments, arrays)
-        back = self._read(operation, result)
-        return {
-            "result": back,
-            "dtype": dtype_name(result, back),
-            "device": device_name(result),
-            "changed": self._changed(arguments, arrays) + self._overwritten(operation, [result], [back]),
-        }
+        told = self._told(operation, result)
+        if not arrays and told["result"].dtype.kind == "f":
+            told["dtype"] = dtype  # no input says which it should be
+        changed = self._changed(arguments, arrays) + self._overwritten(operation, [result], [told["result"]])
+        return {**told, "changed": changed}
 
     def gradients(
         self,
@@ -80,16 +84,39 @@ class Server:
         dtype: str,
         names: list[str],
         cotangent: np.ndarray,
+        layout: str,
     ) -> Reply:
-        """Differentiate Σ cotangent · operation with respect to the named arguments."""
-        arrays = {name: self._array(x, dtype, "plain") for name, x in arguments.items()}
+        """Differentiate Σ cotangent · operation with respect to the named arguments.
+
+        Tells the result as well, where the library does, and what was changed.
+        """
+        arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
 
         def function(*leaves: Any) -> Any:
             given = {**arrays, **dict(zip(names, leaves, strict=True))}
             return getattr(self.backend, operation)(*bind(operation, tuple(given.values())), **options)
 
-        found = self.hooks.gradient(function, [arrays[name] for name in names], cotangent)
-        return {"gradients": {n: self.hooks.to_numpy(g) for n, g in zip(names, found, strict=True)}}
+        found = self._differentiated(function, [arrays[name] for name in names], cotangent)
+        if len(found.gradients) != len(names):
+            count, each = len(found.gradients), ", ".join(names)
+            raise WrongResult(f"gradient returned {count} arrays, expected one for each of {each}")
+        slopes = dict(zip(names, found.gradients, strict=True))
+        upstream = ["its upstream gradient"] if found.overwritten else []
+        told: Reply = {"result": None} if found.result is None else self._told(operation, found.result)
+        return {
+            "gradients": {name: self._read(f"{operation}'s gradient", x) for name, x in slopes.items()},
+            "changed": self._changed(arguments, arrays) + upstream,
+            **told,
+        }
+
+    def _differentiated(self, function: Callable[..., Any], leaves: list[Any], cotangent: np.ndarray) -> Any:
+        if hasattr(self.hooks, "differentiate"):
+            return self.hooks.differentiate(function, leaves, cotangent)
+        return Differentiated(self.hooks.gradient(function, leaves, cotangent))
+
+    def _told(self, operation: str, result: Any) -> Reply:
+        back = self._read(operation, result)
+        return {"result": back, "dtype": dtype_name(result, back), "device": device_name(result)}
 
     def trace(self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str) -> Reply:
         """Ask a backend that offers it for the intermediates of a call; none if it does not."""
@@ -181,13 +208,28 @@ def _summary(error: BaseException) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """The last place of the traceback that is the backend's, not the suite's."""
+    """The last place of the traceback in the backend's own code; where that is in a library, this as well."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     here = Path(__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != here]
     frames = [f for f in frames if not f.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    own = [f for f in frames if not _library(f.filename)] or frames
+    places = [f"{f.filename}:{f.lineno}" for f in own[-1:]]
+    if own[-1:] != frames[-1:]:
+        places.append(f"in {_library(frames[-1].filename)}:{frames[-1].lineno}")
+    return ", ".join(places)
+
+
+def _library(file: str) -> str:
+    """A file of Python's, of an installed package or of none, by what tells it; "" for any other."""
+    path, standard = Path(file), sysconfig.get_path("stdlib")
+    for name in INSTALLED:
+        if name in path.parts:
+            return Path(*path.parts[path.parts.index(name) + 1 :]).as_posix()
+    if path.is_relative_to(standard):
+        return path.relative_to(standard).as_posix()
+    return file if file.startswith("<") else ""
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """The commands that read the clauses: `rlspec show`, `rlspec list`."""
 
 import argparse
+import difflib
+import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 
 import pandas as pd
 
@@ -11,15 +14,24 @@ from spec.clauses import Clause
 from spec.registry import Registry, current
 
 WIDTH = 100
+_CITED = re.compile(
+    r"(?:\W*spec: *)?(?P<slug>[^@#\s]+)(?:@(?P<version>\d+\.\d+))?(?:#(?P<hash>[0-9a-f]{8}))?"
+)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add these commands to those of a parser; each sets `run`, which takes the parsed arguments."""
     show = commands.add_parser("show", help="print one clause, with all that is known of it")
-    show.add_argument("slug", help="the clause, for example gae.td-error")
+    show.add_argument(
+        "slug", help="the clause, for example gae.td-error, or a citation of it, gae.td-error@1.0#0123abcd"
+    )
     show.set_defaults(run=lambda arguments: _show(current(), arguments.slug))
     listing = commands.add_parser("list", help="print a table of the clauses")
-    listing.add_argument("chapter", nargs="?", help="a chapter's prefix, for example gae (default: all)")
+    listing.add_argument(
+        "chapter",
+        nargs="?",
+        help="a chapter's prefix or page, for example ppo or policy_loss (default: all)",
+    )
     listing.set_defaults(run=lambda arguments: _list(current(), arguments.chapter))
 
 
@@ -52,11 +64,28 @@ def describe(clause: Clause, registry: Registry) -> str:
 
 
 def quotation(clause: Clause) -> str:
-    """A clause as a Markdown quotation, with its citation below."""
+    """A clause as a Markdown quotation, with its page and citation below."""
     return (
         f"> **{clause.slug}** ({clause.kind}, version {clause.version}): {clause.normative}\n>\n"
-        f"> [{clause.permalink}]({clause.permalink}), `{clause.citation}`"
+        f"> {clause.page}, `{clause.citation}`"
     )
+
+
+def currency(clause: Clause, version: str | None, hash: str | None) -> str:
+    """Say whether a citation of a clause has its version and hash of today, and what changed if not."""
+    if version is None and hash is None:
+        return ""
+    cited = f"{clause.slug}{f'@{version}' if version else ''}{f'#{hash}' if hash else ''}"
+    if version in (None, clause.version) and hash in (None, clause.hash):
+        return f"You cited {cited}, which is current."
+    told = f"You cited {cited}, which is stale: it is {clause.citation.removeprefix('spec: ')} now."
+    places = [
+        k for k, v in enumerate(clause.versions) if version in (None, v.number) and hash in (None, v.hash)
+    ]
+    if not places:
+        return f"{told} It never had that version and hash."
+    since = [f"  {v.number} ({v.date}): {v.change}" for v in clause.versions[: places[0]]]
+    return "\n".join([f"{told} Since then:", *since])
 
 
 def table(registry: Registry, chapter: str | None = None) -> pd.DataFrame:
@@ -73,23 +102,41 @@ def table(registry: Registry, chapter: str | None = None) -> pd.DataFrame:
                 "tests": len(registry.tests_of(clause.slug)),
             }
             for clause in registry.clauses.values()
-            if chapter in (None, clause.prefix)
+            if chapter in (None, clause.prefix, PurePosixPath(clause.page).stem)
         ]
     )
 
 
-def _show(registry: Registry, slug: str) -> int:
+def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+    """Say that nothing of a kind has this name, and which names are near; all of them where none is."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=3)
+    hint = f"near: {', '.join(near)}" if near else f"the {kind}s are {', '.join(names)}"
+    return f"there is no {kind} {word}; {hint}"
+
+
+def fail(message: str) -> int:
+    """Say why a command cannot be done, and return its exit status."""
+    print(f"rlspec: {message}", file=sys.stderr)
+    return 1
+
+
+def _show(registry: Registry, words: str) -> int:
+    cited = _CITED.fullmatch(words.strip())
+    slug, version, hash = cited.group("slug", "version", "hash") if cited else (words, None, None)
     if (clause := registry.clauses.get(slug)) is None:
-        return _fail(f"you asked for {registry.unknown(slug)}")
+        return fail(f"you asked for {registry.unknown(slug)}")
+    if told := currency(clause, version, hash):
+        print(f"{told}\n")
     print(describe(clause, registry))
     return 0
 
 
 def _list(registry: Registry, chapter: str | None) -> int:
     found = table(registry, chapter)
-    if found.empty:
-        prefixes = ", ".join(page.prefix for page in registry.pages)
-        return _fail(f"there is no chapter {chapter}; the chapters are {prefixes}")
+    if chapter is not None and found.empty:
+        names = [name for page in registry.pages for name in (page.prefix, PurePosixPath(page.path).stem)]
+        return fail(unknown("chapter", chapter, dict.fromkeys(names)))
     print(found.to_markdown(index=False, tablefmt="simple", disable_numparse=True))
     return 0
 
@@ -106,8 +153,3 @@ def _field(name: str, entries: list[str]) -> Iterator[str]:
             break_long_words=False,
             break_on_hyphens=False,
         )
-
-
-def _fail(message: str) -> int:
-    print(f"rlspec: {message}", file=sys.stderr)
-    return 1

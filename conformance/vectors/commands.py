@@ -1,13 +1,12 @@
 """The command `rlspec vectors`."""
 
 import argparse
-import difflib
-import sys
 from pathlib import Path
 
 from conformance.operations import OPERATIONS
 from conformance.vectors.writing import MANIFEST, write
 from reference.numbers.formats import FORMATS
+from spec.commands import fail, unknown
 
 DTYPES = ("float32", "float64")
 INPUTS = 3
@@ -36,16 +35,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _vectors(arguments: argparse.Namespace) -> int:
     operations = tuple(dict.fromkeys(arguments.operation or OPERATIONS))
-    if unknown := [name for name in operations if name not in OPERATIONS]:
-        near = difflib.get_close_matches(unknown[0], OPERATIONS, n=3)
-        known = f"near: {', '.join(near)}" if near else f"the operations are {', '.join(OPERATIONS)}"
-        return _fail(f"there is no operation {unknown[0]}; {known}")
+    for name in operations:
+        if name not in OPERATIONS:
+            return fail(unknown("operation", name, OPERATIONS))
     dtypes = tuple(dict.fromkeys(arguments.dtype or DTYPES))
     try:
         write(arguments.folder, operations, dtypes, arguments.cases, arguments.seed)
     except OSError as error:
-        return _fail(str(error))
-    print(f"{len(operations) * len(dtypes)} files, listed in {arguments.folder / MANIFEST}")
+        return fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
+    files = len(operations) * len(dtypes)
+    print(f"{files} {'file' if files == 1 else 'files'}, listed in {arguments.folder / MANIFEST}")
     return 0
 
 
@@ -55,8 +54,3 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
-
-
-def _fail(message: str) -> int:
-    print(f"rlspec: {message}", file=sys.stderr)
-    return 1

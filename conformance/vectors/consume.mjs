@@ -5,7 +5,29 @@ import { pathToFileURL } from "node:url";
 
 const SCHEMA = 1;
 const [folder, path] = process.argv.slice(2);
-const read = (name) => JSON.parse(readFileSync(join(folder, name), "utf8"));
+
+function stop(message) {
+  console.error(message);
+  process.exit(1);
+}
+
+function read(name) {
+  try {
+    return JSON.parse(readFileSync(join(folder, name), "utf8"));
+  } catch (error) {
+    stop(`${folder} is no folder of cases, as rlspec vectors writes them: ${error.message}`);
+  }
+}
+
+async function load(url) {
+  try {
+    return await import(url);
+  } catch (error) {
+    const place = `${error?.stack}`.split("\n").find((line) => line.includes(`${url}:`)) ?? "";
+    const hint = error instanceof SyntaxError ? ` (node --check ${path} shows where)` : place;
+    return stop(`${path} cannot be imported: ${error}${hint}`);
+  }
+}
 
 function number(text) {
   if (!text.includes("x")) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[text];
@@ -33,10 +55,12 @@ const FUNCTIONS = {
   },
 };
 
+const option = ({ type, value = null }) => (type === "float" ? number(value) : value);
+
 function call(target, names, given, ...before) {
   const pairs = (entries, decode) => Object.fromEntries(Object.entries(entries).map(([k, x]) => [k, decode(x)]));
   const arrays = pairs(given.arguments, array);
-  const options = pairs(given.options, ({ type, value = null }) => (type === "float" ? number(value) : value));
+  const options = pairs(given.options, option);
   return target(...before, ...names.map((name) => FUNCTIONS[name]?.(arrays) ?? arrays[name]), options);
 }
 
@@ -75,6 +99,14 @@ function verdict(given, file, operation, gradient) {
   return [seen.decided || !seen.elements ? "passed" : "undecided"];
 }
 
+// Where a case comes from and how it was called, which is what its verdict is about.
+function told(k, { region, clauses, options }, why) {
+  const shown = (x) => (typeof x === "number" ? x : JSON.stringify(x));
+  const given = Object.entries(options).map(([name, x]) => `${name}=${shown(option(x))}`);
+  const called = given.length ? `options ${given.join(", ")}` : "no options";
+  return `\n  case ${k}, region ${region}, ${clauses.join(", ")}\n  ${called}\n  ${why}`;
+}
+
 function attempt(...parts) {
   try {
     return verdict(...parts);
@@ -83,9 +115,10 @@ function attempt(...parts) {
   }
 }
 
+if (process.argv.length !== 4) stop("usage: node consume.mjs DIR MODULE");
 const { schema, files } = read("manifest.json");
-if (schema !== SCHEMA) throw new Error(`${folder} has schema ${schema}, this program reads ${SCHEMA}`);
-const { dtypes = ["float64"], gradients = {}, ...operations } = await import(pathToFileURL(resolve(path)));
+if (schema !== SCHEMA) stop(`${folder} has schema ${schema}, this program reads ${SCHEMA}`);
+const { dtypes = ["float64"], gradients = {}, ...operations } = await load(pathToFileURL(resolve(path)).href);
 let [judged, wrong] = [0, 0];
 for (const [name, { operation, dtype }] of Object.entries(files)) {
   if (!dtypes.includes(dtype) || !operations[operation]) continue;
@@ -95,12 +128,17 @@ for (const [name, { operation, dtype }] of Object.entries(files)) {
   for (const [k, given] of file.cases.entries()) {
     const [outcome, why] = attempt(given, file, operations[operation], gradients[operation]);
     counts[outcome] += 1;
-    if (why) first ||= `\n  case ${k}, region ${given.region}, ${given.clauses.join(", ")}\n  ${why}`;
+    if (why) first ||= told(k, given, why);
   }
   const figures = Object.entries(counts).map(([outcome, count]) => `${count} ${outcome}`);
   console.log(`${operation} in ${dtype}: ${figures.join(", ")}${first}`);
   judged += 1;
   wrong += counts.failed > 0 || counts.passed === 0;
 }
+const there = new Set(Object.values(files).map(({ operation }) => operation));
+const strange = Object.keys({ ...operations, ...gradients }).filter((name) => !there.has(name));
+const lacking = [...there].filter((name) => !operations[name]);
+if (strange.length) console.log(`exported, but no operation of ${folder}: ${strange.join(", ")}`);
+if (lacking.length) console.log(`not exported, so not judged: ${lacking.join(", ")}`);
 if (!judged) console.log(`${path} provides no operation and dtype of ${folder}`);
 process.exitCode = wrong || !judged ? 1 : 0;

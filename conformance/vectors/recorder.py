@@ -16,10 +16,11 @@ from zlib import crc32
 
 import numpy as np
 
-from conformance.backend import Backend, Limited, Output
+from conformance.backend import Backend, Limited, Output, Slopes
 from conformance.callables import bind
 from conformance.cases import MAX_TOKENS, Case, draw_case
 from conformance.draws import ByText
+from conformance.marks import shown
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, permitted, permitted_gradients
 from conformance.run import NonConformance, Run, Unclear
@@ -72,7 +73,8 @@ class Reference:
         dtype: str,
         names: list[str],
         upstream: np.ndarray,
-    ) -> dict[str, np.ndarray]:
+        layout: str = "plain",
+    ) -> Slopes:
         """The gradients in the named arguments."""
         known = OPERATIONS[operation]
         assert known.gradient is not None
@@ -80,7 +82,7 @@ class Reference:
             found = known.gradient(upstream, *bind(operation, tuple(arguments.values())), **options)
         each = found if isinstance(found, tuple) else (found,)
         slopes = {name: FORMATS[dtype].round(x) for name, x in zip(known.differentiable, each, strict=True)}
-        return {name: slopes[name] for name in names}
+        return Slopes({name: slopes[name] for name in names})
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Recorder(Run):
             self._keep_gradients(case, upstream)
         return super().gradients(case, names, upstream)
 
-    def judge(self, *_: Any) -> None:
+    def judge(self, *_: Any, **__: Any) -> None:
         """Judge nothing: what is permitted is kept with the call."""
 
     def seen(self, *_: Any) -> None:
@@ -177,7 +179,7 @@ class Recorder(Run):
 def demands(operation: str, dtype: str, inputs: int, seed: int) -> Iterator[Demand]:
     """What the suite demands of single calls of an operation."""
     for name, test in suite().items():
-        slugs = named_clauses(test)
+        slugs = shown(test.pytestmark, operation)
         if operation in named_operations(test) and _of_single_calls(slugs):
             fewer = math.ceil(inputs / 3) if FILLED.issuperset(slugs) else inputs
             recorder = Recorder(
@@ -203,11 +205,6 @@ def suite() -> dict[str, Any]:
             if name.startswith("test_"):
                 found[f"{path.stem}::{name}"] = value
     return found
-
-
-def named_clauses(test: Any) -> tuple[str, ...]:
-    """The clauses that a test shows."""
-    return tuple(slug for mark in test.pytestmark if mark.name == "clauses" for slug in mark.args)
 
 
 def named_operations(test: Any) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from conformance.marks import shown
 from conformance.oracle import ELEMENTARY_FACTOR, FACTOR, SPARE_BITS
 from conformance.vectors.encoding import described, encoded
-from conformance.vectors.recorder import demands, named_clauses, named_operations, suite
+from conformance.vectors.recorder import demands, named_operations, suite
 from spec.registry import current
 
 SCHEMA = 1
@@ -21,6 +22,8 @@ MANIFEST = "manifest.json"
 
 def write(folder: Path, operations: Iterable[str], dtypes: Iterable[str], inputs: int, seed: int) -> None:
     """Write the cases and the manifest into a folder, which is made, or is empty."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: name a new folder, nothing here is overwritten")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: name a new folder, nothing here is overwritten")
@@ -76,6 +79,9 @@ def _entry(operation: str, dtype: str, cases: list[dict[str, Any]], text: bytes)
 def _named(operation: str) -> set[str]:
     """Citations of the clauses that the suite's tests of an operation name."""
     slugs = {
-        s for test in suite().values() if operation in named_operations(test) for s in named_clauses(test)
+        s
+        for test in suite().values()
+        if operation in named_operations(test)
+        for s in shown(test.pytestmark, operation)
     }
     return {current().clauses[slug].citation.removeprefix("spec: ") for slug in slugs}

@@ -178,7 +178,8 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
 
 def largest(x: Array, axis: int = -1) -> Array:
     """The largest entry along an axis, of one at least."""
-    greatest, *others = np.moveaxis(x, axis, 0)
+    first, *others = np.moveaxis(x, axis, 0)
+    greatest: Array = first
     for other in others:
         greatest = maximum(greatest, other)
     return greatest

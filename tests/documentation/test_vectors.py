@@ -22,7 +22,7 @@ TABLES = [
     set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
     for table in re.findall(r"\| key \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", TEXT)
 ]
-SHOWN = ("discounted_returns", "kl_estimate", "conjugate_gradient")
+SHOWN = ("discounted_returns", "kl_estimate", "conjugate_gradient", "policy_metrics")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,22 @@ def test_the_program_counts_gradients_as_skipped(folder: Path) -> None:
     counts = judge(path, lambda *x, **options: reference(*map(np.array, x), **options).tolist())
     assert counts["failed"] == 0
     assert counts["skipped"] == sum("result" not in case for case in cases)
+
+
+def test_the_program_reads_a_dictionary_of_scalars(folder: Path) -> None:
+    path, known = folder / "policy_metrics-float64.json", OPERATIONS["policy_metrics"]
+    assert known.keys
+
+    def right(*x: Any, **options: Any) -> dict[str, float]:
+        arrays = [None if y is None else np.array(y) for y in x]
+        return {key: float(value) for key, value in known.reference(*arrays, **options).items()}
+
+    counts = judge(path, right)
+    assert counts["passed"] > 0
+    assert counts["failed"] == 0
+    swapped = dict(zip(known.keys, reversed(known.keys), strict=True))
+    wrong = judge(path, lambda *x, **options: {swapped[k]: y for k, y in right(*x, **options).items()})
+    assert wrong["failed"] > 0
 
 
 @pytest.mark.parametrize(

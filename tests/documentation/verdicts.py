@@ -33,7 +33,7 @@ def stable_part(output: str) -> str:
     _, _, section = output.partition(" verdict on ")
     section = re.split(r"^=+ ", section.split("\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     blocks = section.rstrip().split("\n\n")
-    tables = [block for block in blocks if "clause" in "\n".join(block.splitlines()[:2])]
+    tables = [b for b in blocks if any(line.startswith("clause") for line in b.splitlines()[:2])]
     rest = [
         b for b in blocks if b not in tables and "executed/expected" not in b and "worst distance" not in b
     ]

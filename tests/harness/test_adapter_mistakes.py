@@ -1,6 +1,8 @@
 """What an adapter gets wrong ends in one message that says so, and costs no other operation its verdict."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,9 @@ CALLS = {
     ),
 }
 
+ONLY_BELOW = ("NaN", "mutates", "hangs", "dies", "killed", "crashes")
+"""Mistakes that the first line of a failure does not tell."""
+
 IMPORTS = {
     "no library": ("import no_such_library", "it needs 'no_such_library', which is not installed"),
     "no name": ("from os import no_such_name", "importing it raised ImportError: cannot import name"),
@@ -58,6 +63,10 @@ IMPORTS = {
         "array_library = 'numpy'\noptions = {'td_errors': {'gamma': 1.0}}\n" + TD_ERRORS + "pass",
         "its options are {'td_errors': {'gamma': 1.0}}, expected something like",
     ),
+    "a value that there is not": (
+        "array_library = 'numpy'\noptions = {'aggregate': {'mode': ('token_mean',)}}\n" + TD_ERRORS + "pass",
+        "its options give aggregate.mode the value 'token_mean', which the protocol does not have: mode must",
+    ),
     "a lost dtype": (
         "import numpy as np\ndef asarray(x, dtype, device): return np.array(x, 'f4')\n"
         "def to_numpy(x): return x\ndef gradient(function, arrays, cotangent): pass\n" + TD_ERRORS + "pass",
@@ -73,6 +82,7 @@ def test_a_call_goes_wrong(mistake: str, tmp_path: Path) -> None:
     (failure,) = outcome.failed
     assert failure["operation"] == "td_errors"
     assert failure["detail"].startswith("columns: td_errors in float32 breaks contract.")
+    assert mistake in ONLY_BELOW or message in failure["detail"].splitlines()[0]
     assert message in failure["detail"]
     assert "again      pytest 'conformance/test_smoke.py" in failure["detail"]
     _keeps_the_other_operation(outcome)
@@ -89,6 +99,14 @@ def test_an_argument_is_missing(tmp_path: Path) -> None:
     outcome = _run(tmp_path, TD_ERRORS.replace(", bootstrap_value", "") + RIGHT)
     (failure,) = outcome.failed
     assert "td_errors raised TypeError: td_errors() takes 3 positional arguments but 4" in failure["detail"]
+    _keeps_the_other_operation(outcome)
+
+
+def test_a_fault_in_a_library_is_traced_to_the_call_of_it(tmp_path: Path) -> None:
+    outcome = _run(tmp_path, TD_ERRORS + "import json; json.loads('x')")
+    (failure,) = outcome.failed
+    line = len((tmp_path / "backend.py").read_text().splitlines())
+    assert f"(at {tmp_path / 'backend.py'}:{line}, in json/decoder.py:" in failure["detail"]
     _keeps_the_other_operation(outcome)
 
 
@@ -141,6 +159,17 @@ def test_a_class_cannot_be_made(tmp_path: Path) -> None:
     _is_refused(f"{backend}:Backend", "importing it raised OSError: no device (at ")
 
 
+@pytest.mark.parametrize("option", ["--report", "--replay"])
+def test_a_file_where_a_folder_is_expected(option: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "pytest", "conformance/", "--backend", str(COLUMNS)]
+    run = subprocess.run(
+        [*command, option, str(tmp_path / "file")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 4
+    assert f"{option} {tmp_path / 'file'}: that is a file, expected a folder" in run.stderr
+
+
 def test_a_dtype_that_the_library_lacks() -> None:
     _is_refused(str(COLUMNS), "NumPy has no dtype bfloat16; name others with --dtype", "--dtype", "bfloat16")
 
@@ -150,6 +179,9 @@ def test_a_device_that_is_not_there() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     _is_refused("torch_impl", "CUDA", "--device", "cuda")
+    _is_refused(
+        "torch_impl", "; is there a device 'cuda'? If so, name others with --dtype", "--device", "cuda"
+    )
     _is_refused(str(COLUMNS), "NumPy arrays live on the cpu, not on 'cuda'", "--device", "cuda")
 
 

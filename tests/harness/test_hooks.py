@@ -87,6 +87,38 @@ def test_no_gradient_through_a_constant(library: str) -> None:
     np.testing.assert_array_equal(own.to_numpy(found), [0.0, 0.0])
 
 
+@pytest.mark.parametrize("views", [False, True], ids=["plain", "views"])
+@pytest.mark.parametrize("upstream", [[[1.0, 2.0]], [[2.0, 2.0]]], ids=["numbers", "one number"])
+def test_leaves_lie_where_the_arrays_do_and_upstream_as_it_may(views: bool, upstream: Any) -> None:
+    own, seen = _library("torch"), []
+    wide = own.asarray(np.array([[3.0, 9.0, 5.0, 9.0]]), "float32", "cpu")
+    x = wide[:, ::2] if views else wide[:, :2]
+
+    def function(leaf: Any) -> Any:
+        assert leaf.data_ptr() == x.data_ptr()
+        result = leaf * leaf
+        result.register_hook(lambda g: seen.append(g.stride()))
+        return result
+
+    found = own.differentiate(function, [x], np.array(upstream))
+    np.testing.assert_array_equal(own.to_numpy(found.gradients[0]), 2 * own.to_numpy(x) * upstream)
+    np.testing.assert_array_equal(own.to_numpy(found.result), own.to_numpy(x) ** 2)
+    assert not found.overwritten
+    assert seen == [(0, 0) if upstream[0][0] == upstream[0][1] else (4, 2) if views else (2, 1)]
+
+
+def test_an_upstream_gradient_that_is_overwritten_is_seen() -> None:
+    own = _library("torch")
+
+    def function(leaf: Any) -> Any:
+        result = leaf * 2
+        result.register_hook(lambda g: g.clone() + 0 * g.neg_())
+        return result
+
+    x = own.asarray(np.array([1.0, 2.0]), "float32", "cpu")
+    assert own.differentiate(function, [x], np.array([1.0, 2.0])).overwritten
+
+
 def test_numpy_has_no_gradient() -> None:
     with pytest.raises(NotImplementedError):
         NumpyArrays().gradient(lambda x: x, [np.ones(2)], np.ones(2))
@@ -104,6 +136,104 @@ def test_a_backend_brings_its_own_hooks(tmp_path: Path) -> None:
     backend = tmp_path / "backend.py"
     backend.write_text(columns.read_text() + OWN_HOOKS)
     outcome = run_suite("--backend", backend, "--profile", "quick", "-k", "td_errors")
+    assert outcome.status == 0, outcome.output
+
+
+OWN_GRADIENT = """
+import torch
+
+
+def asarray(x, dtype, device):
+    return torch.tensor(x, dtype=getattr(torch, dtype))
+
+
+def to_numpy(x):
+    return x.detach().numpy()
+
+
+def gradient(function, arrays, cotangent):
+    leaves = [x.clone().requires_grad_() for x in arrays]
+    result = function(*leaves)
+    found = torch.autograd.grad(result, leaves, torch.tensor(cotangent, dtype=result.dtype))
+    return RETURNED
+
+
+def implicit_rewards(policy_logprobs, ref_logprobs, *, beta):
+    return beta * (policy_logprobs - ref_logprobs.detach())
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("list(found)", ""),
+        ("[*found, *found]", "gradient returned 2 arrays, expected one for each of policy_logprobs"),
+        ("[x.sum() for x in found]", "the gradient in policy_logprobs has shape (), expected (3,)"),
+    ],
+)
+def test_gradients_of_a_backends_own(returned: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "backend.py").write_text(OWN_GRADIENT.replace("RETURNED", returned))
+    words = ("--backend", tmp_path / "backend.py", "--profile", "quick", "--dtype", "float32")
+    outcome = run_suite(*words, "-k", "gradient or differentiated", shrink=False)
+    assert outcome.status == bool(told), outcome.output
+    assert bool(outcome.failed) == bool(told)
+    headlines = [result["detail"].splitlines()[0] for result in outcome.failed]
+    assert all("implicit_rewards in float32 breaks " in line and told[:30] in line for line in headlines)
+
+
+OTHER_ORDERS = """
+from types import SimpleNamespace
+
+import numpy as np
+
+ORDERS = np.random.default_rng(0)
+
+
+class OnDevice(np.ndarray):
+    device = SimpleNamespace(type="cuda")
+
+
+def asarray(x, dtype, device):
+    return np.array(x, dtype=dtype).view(OnDevice)
+
+
+def to_numpy(x):
+    return np.asarray(x)
+
+
+def gradient(function, arrays, cotangent):
+    raise NotImplementedError("no gradients")
+
+
+def aggregate(x, mask, *, mode, horizon=None, empty_rows="count"):
+    if mode != "token-mean":
+        raise NotImplementedError(mode)
+    active = np.asarray(x)[np.asarray(mask)MASK]
+    total = x.dtype.type(0)
+    for place in ORDERS.permutation(len(active)):
+        total += active[place]
+    return np.asarray(total / x.dtype.type(max(mask.sum(), 1)), dtype=x.dtype).view(OnDevice)
+"""
+
+
+@pytest.mark.parametrize("mask", ["", " | True"], ids=["right", "without the mask"])
+def test_a_device_that_adds_up_in_any_order(mask: str, tmp_path: Path) -> None:
+    (tmp_path / "backend.py").write_text(OTHER_ORDERS.replace("MASK", mask))
+    words = ("--backend", tmp_path / "backend.py", "--dtype", "float32", "--device", "cuda")
+    outcome = run_suite(*words, "-k", "aggregate and (masked or pure or aggregate)", shrink=False)
+    assert bool(outcome.failed) == bool(mask), outcome.output
+
+
+@pytest.mark.parametrize("returned", ["np.array(after)", "np.float64(after)", "float(after)"])
+def test_a_coefficient_is_a_number_of_any_kind(returned: str, tmp_path: Path) -> None:
+    text = (
+        "import numpy as np\narray_library = 'numpy'\n"
+        "def adaptive_kl_coef(*, coef, kl, target):\n"
+        "    after = 2 * coef if kl > 1.5 * target else coef / 2 if kl < target / 1.5 else coef\n"
+        f"    return {returned}\n"
+    )
+    (tmp_path / "backend.py").write_text(text)
+    outcome = run_suite("--backend", tmp_path / "backend.py", "--profile", "quick")
     assert outcome.status == 0, outcome.output
 
 

@@ -64,6 +64,13 @@ def policy_metrics(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_h
     kl = (old_logprobs - logprobs).mean()
     return {"approx_kl": kl, "clip_fraction": kl, "dual_clip_fraction": kl}
 """,
+    "policy_loss": """
+array_library = "torch"
+
+
+def policy_loss(logprobs, old_logprobs, advantages, mask, *, clip_low, clip_high):  # and no rollout_weights
+    return (logprobs * advantages).sum()
+""",
     "proportional_kl_coef": """
 array_library = "numpy"
 
@@ -121,7 +128,7 @@ def test_a_long_input_is_whole_in_the_report(tmp_path: Path) -> None:
 
 def _got(story: str) -> tuple[bool, tuple[int, ...], float] | None:
     """What a story says the answer was: whether it is a gradient's, where, and the number."""
-    match = re.search(r"^got +(result|gradient in \w+)\[([\d, ]*)\] = (\S+)$", story, re.MULTILINE)
+    match = re.search(r"^got +(result|gradient in \w+)(?:\[([\d, ]*)\])? = (\S+)$", story, re.MULTILINE)
     if match is None:
         return None
     index = tuple(int(word) for word in match[2].split(", ")) if match[2] else ()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import Phase, settings
 
@@ -28,6 +29,7 @@ from conformance import oracle, worker
 from conformance.backend import Backend, OutOfService
 from conformance.cases import Case
 from conformance.conftest import ORDER, SMOKE
+from conformance.marks import shown
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted
 from conformance.run import NonConformance, Run
@@ -44,13 +46,17 @@ class Test:
     name: str
     check: Callable[[Run], None]
     operations: tuple[str, ...]
-    clauses: tuple[str, ...]
+    marks: tuple[pytest.Mark, ...]
     file: Path
 
     @property
     def is_smoke(self) -> bool:
         """Whether it comes first, and no other is run where it fails."""
         return self.file.name == SMOKE
+
+    def clauses(self, operation: str) -> tuple[str, ...]:
+        """The clauses that it shows of an operation."""
+        return shown(self.marks, operation)
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,11 @@ def tests() -> list[Test]:
         module = import_module(f"conformance.{path.stem}")
         for name, function in vars(module).items():
             if name.startswith("test_") and "run" in inspect.signature(function).parameters:
-                marks = {mark.name: mark.args for mark in getattr(function, "pytestmark", ())}
-                names = marks.get("operations", tuple(OPERATIONS))
+                marks = tuple(getattr(function, "pytestmark", ()))
+                named = [mark.args for mark in marks if mark.name == "operations"]
+                names = named[0] if named else tuple(OPERATIONS)
                 identity = f"conformance/{path.name}::{name}"
-                found.append(Test(identity, function, names, marks["clauses"], path))
+                found.append(Test(identity, function, names, marks, path))
     return found
 
 
@@ -131,12 +138,14 @@ class Shared(Run):
         allowed: Permitted,
         gradient: str = "",
         upstream: np.ndarray | None = None,
+        note: str = "",
+        recorded: str = "",
     ) -> None:
         """As the suite does, once for equal answers."""
         key = id(allowed), got.shape, got.tobytes()
         before, self.decided = self.decided, False
         if key not in MEMORY.judged:
-            super().judge(case, got, allowed, gradient, upstream)
+            super().judge(case, got, allowed, gradient, upstream, note, recorded)
             MEMORY.judged[key] = allowed, self.decided
         self.decided = before or MEMORY.judged[key][1]
 
@@ -251,7 +260,7 @@ def verdicts(
                 if failure and (until_failure or test.is_smoke or operation in backend.out_of_service):
                     del asked[name]
                 if failure or run.tally.executed:
-                    yield Verdict(name, identity, test.clauses, failure)
+                    yield Verdict(name, identity, test.clauses(operation), failure)
 
 
 def _failure(test: Test, run: Run) -> BaseException | None:

@@ -165,6 +165,13 @@ VERL = {
     },
 }
 
+COUNTS = """
+import numpy as np
+array_library = "numpy"
+def aggregate(x, mask):
+    return np.asarray(np.where(mask, x, 0).sum() / max(mask.sum(), 1))
+"""
+
 FOLLOWED = {"first_library": FIRST, "second_library": SECOND, "third_library": THIRD}
 
 
@@ -328,7 +335,15 @@ def test_command_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["nowhere.py"], "rlspec: backend nowhere.py: there is no file nowhere.py\n"),
-        ([str(HERE / "first_library.py"), "gea"], "rlspec: there is no operation 'gea'; the operations are "),
+        ([str(HERE / "first_library.py"), "gea"], "rlspec: there is no operation gea; near: gae\n"),
+        (
+            [str(HERE / "first_library.py"), "x"],
+            "rlspec: there is no operation x; the operations are td_errors, ",
+        ),
+        ([str(HERE)], f"rlspec: backend {HERE}: it is a folder; expected a FILE.py, a package.module, "),
+        ([str(HERE / "test_identify.pyc")], "it is no name of a file or module; expected a FILE.py, "),
+        ([str(HERE.parents[1] / "README.md")], "it is a file, but no FILE.py; expected a FILE.py, "),
+        (["./nowhere"], "it is no name of a file or module; expected a FILE.py, "),
         ([str(HERE / "first_library.py"), "kl_divergence"], "does not provide kl_divergence\n"),
         ([str(HERE / "first_library.py"), "--device", "tpu"], "its arrays cannot hold float32: "),
         ([str(HERE / "second_library.py"), "--dtype", "bfloat16"], "its arrays cannot hold bfloat16: "),
@@ -341,6 +356,42 @@ def test_command_that_cannot_be_run(
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
+
+
+def test_options_may_stand_among_the_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    library = str(HERE / "first_library.py")
+    words = ["rloo_advantages", "group_advantages", "--dtype", "float64"]
+    assert main(["identify", library, *words]) == 0
+    plainly = capsys.readouterr().out
+    for mixed in (
+        [library, "--dtype", "float64", *words[:2]],
+        [library, words[0], "--dtype", "float64", words[1]],
+        ["--dtype", "float64", library, words[0], "--device", "cpu", words[1]],
+    ):
+        assert main(["identify", *mixed]) == 0
+        assert capsys.readouterr().out == plainly
+
+
+def test_an_unknown_option_is_none_of_the_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["identify", str(HERE / "first_library.py"), "--dtypes", "whiten"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --dtypes" in capsys.readouterr().err
+
+
+def test_another_dtype_is_named_where_answers_are_of_one_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A float32 sum over an integer count is a float64 in NumPy."""
+    backend = tmp_path / "counts.py"
+    backend.write_text(COUNTS, encoding="utf-8")
+    assert main(["identify", str(backend), "aggregate"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "returned dtype float64 for inputs of dtype float32; try --dtype float64, in which it may" in told
+    assert main(["identify", str(backend), "aggregate", "--dtype", "float64"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "aggregate mode: token-mean" in told
+    assert "no answers" not in told
 
 
 def test_the_guides_example(

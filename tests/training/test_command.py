@@ -77,11 +77,32 @@ def test_help_names_clauses_that_there_are(algorithm: str, capsys: pytest.Captur
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, status in ([], 0), (["--help"], 0), (["nothing"], 2):
+    for arguments in [], ["--help"]:
         with pytest.raises(SystemExit) as ended:
             command.main(arguments)
-        assert ended.value.code == status
+        assert ended.value.code == 0
         assert "report FOLDER" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("grp", "near: grpo"),
+        ("quux", "the commands are sft, reward-model, ppo, grpo, dpo, trpo, memory, report"),
+    ],
+)
+def test_an_unknown_command_is_named(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main([word])
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"there is no command {word!r}; {hint}\n")
+
+
+def test_help_says_that_there_need_be_no_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["grpo", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "settings to begin with: tiny, recommended (default: none) --config" in words
 
 
 def test_a_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

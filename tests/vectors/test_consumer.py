@@ -72,8 +72,12 @@ def consume(folder: Path, module: str, place: Path) -> Done:
     """Run the consumer on a module with this text."""
     path = place / "operations.mjs"
     path.write_text(module, encoding="utf-8")
-    arguments = [str(CONSUMER), str(folder), str(path)]
-    done = node(arguments, return_completed_process=True, capture_output=True, text=True)
+    return run(str(folder), str(path))
+
+
+def run(*arguments: str) -> Done:
+    """Run the consumer with these words."""
+    done = node([str(CONSUMER), *arguments], return_completed_process=True, capture_output=True, text=True)
     return Done(done.returncode, str(done.stdout), str(done.stderr))
 
 
@@ -96,8 +100,20 @@ def test_a_wrong_line_fails(edit: Edit, vectors: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     failed = re.findall(r"^(\w+) in float64: \d+ passed, [1-9]\d* failed", done.stdout, re.MULTILINE)
     assert failed == [edit.operation]
-    (story,) = re.findall(r"^  case \d+, region [\w-]+, [\w.-]+@.*\n  (.*)$", done.stdout, re.MULTILINE)
+    ((options, story),) = re.findall(
+        r"^  case \d+, region [\w-]+, [\w.-]+@.*\n  (no options|options .*)\n  (.*)$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert options == "no options" or re.fullmatch(r"options \w+=\S+(, \w+=\S+)*", options)
     assert re.match(r"(result|gradient in \w+), element \d+: got \S+, permitted \S+ to \S+$", story)
+
+
+def test_a_failure_has_the_options_of_its_case(vectors: Path, tmp_path: Path) -> None:
+    """Without `masked` the toy is right but where that is "zero"."""
+    module = TOY.replace('masked === "skip" || following < 0', "true")
+    (line,) = re.findall("^  options .*", consume(vectors, module, tmp_path).stdout, re.MULTILINE)
+    assert re.fullmatch(r'  options gamma=[\d.]+, lam=[\d.]+, masked="(zero|ignore)"', line)
 
 
 WHITEN = "export const whiten = (x, mask, options) => "
@@ -123,6 +139,55 @@ def test_what_is_no_answer_fails(module: str, said: str, vectors: Path, tmp_path
     done = consume(vectors, module, tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert said in done.stdout
+
+
+def test_exports_and_files_that_have_no_counterpart_are_named(vectors: Path, tmp_path: Path) -> None:
+    module = TOY.replace("function whiten(", "function whitten(") + "\nexport const helper = 1;"
+    done = consume(vectors, module, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    exported, lacking = done.stdout.splitlines()[-2:]
+    assert exported == f"exported, but no operation of {vectors}: helper, whitten"
+    assert lacking == "not exported, so not judged: whiten"
+
+
+def test_gradients_of_nothing_are_named(tmp_path: Path) -> None:
+    made_by_hand(tmp_path, ["0x0p+0"], ["0x0p+0"])
+    text = "export const echo = () => [0]; export const gradients = { ecco: () => ({}) };"
+    assert f"exported, but no operation of {tmp_path}: ecco\n" in consume(tmp_path, text, tmp_path).stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("DIR",), ("DIR", "a.mjs", "b.mjs")])
+def test_usage(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments) == (1, "", "usage: node consume.mjs DIR MODULE\n")
+
+
+def test_a_folder_that_is_none_of_cases(tmp_path: Path) -> None:
+    status, out, err = run(str(tmp_path), "a.mjs")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"{tmp_path} is no folder of cases, as rlspec vectors writes them: ENOENT")
+    (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
+    status, out, again = run(str(tmp_path), "a.mjs")
+    assert (status, out, again.count("\n")) == (1, "", 1)
+    assert again.startswith(f"{tmp_path} is no folder of cases, as rlspec vectors writes them: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "Cannot find module"),
+        ("export const echo = ;", r"SyntaxError: .* \(node --check \S+ shows where\)"),
+        ("\nnull.echo;", r"TypeError: .*operations\.mjs:2:\d+"),
+        ("throw null;", "null"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(text: str | None, said: str, tmp_path: Path) -> None:
+    made_by_hand(tmp_path, ["0x0p+0"], ["0x0p+0"])
+    module = tmp_path / "operations.mjs"
+    if text is not None:
+        module.write_text(text, encoding="utf-8")
+    status, out, err = run(str(tmp_path), str(module))
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert re.search(f"^{re.escape(str(module))} cannot be imported: .*{said}", err)
 
 
 def test_cases_that_are_not_served_are_skipped(vectors: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,10 +17,11 @@ import pytest
 from conformance.callables import bind
 from conformance.cases import Case
 from conformance.commands import main
+from conformance.marks import shown
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, permitted, permitted_gradients
 from conformance.vectors import encoding
-from conformance.vectors.recorder import SINGLE_CALLS, named_clauses, named_operations, suite
+from conformance.vectors.recorder import SINGLE_CALLS, named_operations, suite
 from reference.numbers.formats import FORMATS
 from spec.registry import ROOT, current
 from tests.vectors.reading import Interval, Vector, read
@@ -148,10 +150,10 @@ def test_every_clause_is_cited_or_a_relation(folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, test in suite().items() if "run.over(" in getsource(test)])
 def test_every_test_that_draws_from_regions_is_recorded(name: str, folder: Path) -> None:
     """But for relations that hold of every operation."""
-    slugs = named_clauses(suite()[name])
-    relation = any(slug.startswith("contract.") and slug not in SINGLE_CALLS for slug in slugs)
-    clauses = [current().clauses[slug].citation.removeprefix("spec: ") for slug in slugs]
     for operation in named_operations(suite()[name]):
+        slugs = shown(suite()[name].pytestmark, operation)
+        relation = any(slug.startswith("contract.") and slug not in SINGLE_CALLS for slug in slugs)
+        clauses = [current().clauses[slug].citation.removeprefix("spec: ") for slug in slugs]
         found = [vector for vector in read(folder / f"{operation}-float32.json") if vector.clauses == clauses]
         assert bool(found) != relation
 
@@ -179,6 +181,14 @@ def test_another_seed_and_more_cases_are_other_cases(folder: Path, tmp_path: Pat
     before, other, more = (list(read(x / name)) for x in (folder, tmp_path / "seed", tmp_path / "more"))
     assert len(more) > len(before) == len(other)
     assert [same(a.case, b.case) for a, b in zip(before, other, strict=True)].count(True) < len(before) / 2
+
+
+def test_files_are_counted_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--operation", "proportional_kl_coef", "--cases", "1", "--dtype", "float64"]
+    for more, count in ([], "1 file"), (["--dtype", "float32"], "2 files"):
+        folder = tmp_path / count
+        assert main(["vectors", str(folder), *words, *more]) == 0
+        assert capsys.readouterr().out == f"{count}, listed in {folder / 'manifest.json'}\n"
 
 
 def same(one: Case, other: Case) -> bool:
@@ -234,6 +244,11 @@ def test_a_folder_with_something_in_it_stays_as_it_is(
         == f"rlspec: {tmp_path} is not empty: name a new folder, nothing here is overwritten\n"
     )
     assert main(["vectors", str(mine), "--operation", "whiten"]) == 1
-    assert str(mine) in capsys.readouterr().err
+    assert (
+        capsys.readouterr().err
+        == f"rlspec: {mine} is a file: name a new folder, nothing here is overwritten\n"
+    )
+    assert main(["vectors", str(mine / "new"), "--operation", "whiten"]) == 1
+    assert re.fullmatch(rf"rlspec: {re.escape(str(mine))}\S*: [A-Z][\w ]+\n", capsys.readouterr().err)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert mine.read_text(encoding="utf-8") == "mine"

@@ -521,4 +521,36 @@ EDITS = (
         SCALED, "(log_weights - log_weights.copy_(log_weights.sort().values)[-1]).exp()",
         clause="contract.pure",
     ),
+    _edit(
+        "importance_ratio", "another result where gradients are asked for",
+        EXP, "log_ratio.exp() + logprobs.requires_grad",
+        clause="contract.differentiated", values_equal=True,
+    ),
+    _edit(
+        "importance_ratio", "strides of the upstream gradient ignored",
+        f"return {EXP}",
+        f"result = {EXP}; result.requires_grad and result.register_hook("
+        "lambda g: g.as_strided(g.shape, torch.empty(g.shape).stride())); return result",
+        clause="contract.differentiated", values_equal=True,
+    ),
+    _edit(
+        "importance_ratio", "the upstream gradient overwritten",
+        f"return {EXP}",
+        f"result = {EXP}; result.requires_grad and result.register_hook("
+        "lambda g: g.clone() + 0 * g.neg_()); return result",
+        clause="", values_equal=True,
+    ),
+    _edit(
+        "importance_ratio", "never clamped beyond 20",
+        CLAMP, CLAMP.replace("log_ratio_clip", "min(log_ratio_clip, 20)"),
+    ),
+    _edit(
+        "importance_ratio", "no more than 512 tokens",
+        EXP, "torch.where(torch.arange(log_ratio.shape[1]) < 512, log_ratio, 0).exp()",
+        clause="contract.shapes",
+    ),
+    _edit(
+        "truncated_importance_weights", "never a cap above 2",
+        "weights > cap", "weights > (cap := min(cap, 2.0))",
+    ),
 )  # fmt: skip

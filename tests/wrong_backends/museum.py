@@ -147,10 +147,7 @@ def _line(name: str, part: pd.DataFrame) -> dict[str, object]:
 
 
 def by_clause(done: list[Trial]) -> pd.DataFrame:
-    """Each clause that binds, and how many wrong backends a test of it sees, with an example.
-
-    Where a test shows several clauses of several operations, those count whose reference is the operation.
-    """
+    """Each clause that binds, and how many wrong backends a test of it sees, with an example."""
     seen: dict[str, list[str]] = {slug: [] for slug, clause in current().clauses.items() if clause.binds}
     for one in done:
         clauses = {slug for test in one.tests for slug in _shown(test.partition("[")[0], one.edit.operation)}
@@ -167,11 +164,7 @@ def by_clause(done: list[Trial]) -> pd.DataFrame:
 def _shown(name: str, operation: str) -> set[str]:
     """The clauses that a test shows of an operation."""
     [test] = [test for test in together.tests() if test.name == name]
-    if min(len(test.operations), len(test.clauses)) == 1 or test.is_smoke:
-        return set(test.clauses)
-    op = OPERATIONS[operation]
-    functions = {f"{f.__module__}.{f.__name__}" for f in (op.reference, *op.forms, op.gradient) if f}
-    return {slug for slug in test.clauses if functions & set(current().clauses[slug].reference)}
+    return set(test.clauses(operation))
 
 
 def idle(clauses: pd.DataFrame) -> list[str]:

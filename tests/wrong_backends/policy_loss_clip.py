@@ -324,4 +324,14 @@ EDITS: tuple[Edit, ...] = (
         "(logprobs if torch.equal(logprobs, old_logprobs) else old_logprobs.detach())",
         values_equal=True,
     ),
+    LOSS(
+        "another loss where gradients are asked for",
+        RESULT, f"{LOSS_IS}; return loss - loss.detach() if logprobs.requires_grad else loss",
+        clause="contract.differentiated", values_equal=True,
+    ),
+    LOSS(
+        "the mask overwritten where gradients are asked for",
+        RESULT, f"{LOSS_IS}; logprobs.requires_grad and mask.logical_and_(advantages != 0); return loss",
+        clause="", values_equal=True,
+    ),
 )  # fmt: skip

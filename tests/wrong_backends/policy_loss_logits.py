@@ -267,4 +267,12 @@ EDITS: tuple[Edit, ...] = (
         ENTROPY_RESULT, f"result = -(p * logs).sum(dim=-1); {UPSTREAM}",
         values_equal=True,
     ),
+    LOGPROBS("ids of 16 bits", "tokens[..., None]", "tokens.short().long()[..., None]"),
+    LOGPROBS("a temperature of at least a half", "logits / temperature", "logits / max(temperature, 0.5)"),
+    LOGPROBS(
+        "the logits overwritten where gradients are asked for",
+        SCALED,
+        f"{SCALED}; logits.requires_grad and logits.data.copy_(logits.detach().softmax(-1))",
+        clause="", values_equal=True,
+    ),
 )  # fmt: skip

@@ -59,7 +59,7 @@ EDITS: tuple[Edit, ...] = (
     LOSS(
         "log-ratios multiplied by the mask",
         LOG_RATIO, "log_ratio = (logprobs - old_logprobs.detach()) * mask",
-        thread="volcengine/verl#2377",
+        thread="volcengine/verl#2377", clause="contract.masked-nonfinite",
     ),
     LOSS("bfloat16 inside", RATIO, "ratio = log_ratio.bfloat16().exp().to(log_ratio.dtype)"),
     LOSS("float32 inside", RATIO, "ratio = log_ratio.float().exp().to(log_ratio.dtype)", dtype="float64"),

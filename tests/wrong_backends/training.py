@@ -214,4 +214,16 @@ EDITS = (
         "table = parameters.detach().requires_grad_()",
         clause="",
     ),
+    edit(
+        "the line search looks at the divergence the other way round",
+        "policy * (logits.log_softmax(1) - candidate.log_softmax(1))",
+        "candidate.softmax(1) * (candidate.log_softmax(1) - logits.log_softmax(1))",
+        clause="train.tabular-step-trust-region",
+    ),
+    edit(
+        "the line search looks at 1 + log ρ in place of ρ",
+        "torch.where(mask, _chosen(candidate, states, actions) - old, 0).exp()",
+        "1 + torch.where(mask, _chosen(candidate, states, actions) - old, 0)",
+        clause="train.tabular-step-trust-region",
+    ),
 )

@@ -115,4 +115,9 @@ EDITS = (
         "parameters.add_(backtrack**j * full_step)",
         clause="contract.pure",
     ),
+    edit(SOLVE, "at most 10 steps", LOOP, "range(min(max_iters, 10))", dtype="float64"),
+    edit(
+        STEP, "at most 6 steps", DIRECTION, DIRECTION.replace("cg_iters", "min(cg_iters, 6)"), dtype="float64"
+    ),
+    edit(SEARCH, "at most 10 tries", TRIES, "range(min(max_steps, 10))"),
 )

@@ -1,5 +1,6 @@
 """The command line: `python -m torch_impl.train ALGORITHM --preset tiny`."""
 
+import difflib
 import json
 import sys
 import warnings
@@ -59,9 +60,12 @@ def main(arguments: list[str] | None = None) -> None:
     rest = rest[:-1]
     if command in SETTINGS:
         commands[command] = lambda rest: _train(command, rest)
-    if command not in commands:
+    if command in ("", "-h", "--help"):
         print(USAGE)
-        sys.exit(0 if command in ("", "-h", "--help") else 2)
+        sys.exit(0)
+    if command not in commands:
+        print(_unknown(command, [*SETTINGS, "memory", "report"]), file=sys.stderr)
+        sys.exit(2)
     try:
         commands[command](rest)
     except REFUSALS as error:
@@ -82,7 +86,11 @@ def settings_of(algorithm: str, arguments: list[str]) -> Any:
         parser_mode="toml",
         default_config_files=_preset_files(algorithm, given),
     )
-    parser.add_argument("--preset", help="settings to begin with: tiny, recommended")
+    parser.add_argument(
+        "--preset",
+        default=jsonargparse.SUPPRESS,
+        help="settings to begin with: tiny, recommended (default: none)",
+    )
     parser.add_argument("--config", action="config", help="a TOML file of settings")
     parser.add_class_arguments(SETTINGS[algorithm])
     parsed = parser.instantiate(parser.parse_args(given))
@@ -107,6 +115,12 @@ def _train(algorithm: str, arguments: list[str]) -> None:
         held = {"algorithm": algorithm, "settings": flat(settings), "alarms": alarms}
         (out / report.ABOUT).write_text(json.dumps(held, indent=1), encoding="utf-8")
         print(report.write(out))
+
+
+def _unknown(command: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(command, known)
+    hint = f"near: {', '.join(near)}" if near else f"the commands are {', '.join(known)}"
+    return f"there is no command {command!r}; {hint}"
 
 
 def _memory(arguments: list[str]) -> None:

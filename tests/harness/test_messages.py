@@ -1,0 +1,82 @@
+"""What a failure says first: the likeliest cause; and no more than fits."""
+
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.cases import Case, ordinary
+from conformance.failure import LINES, SENTENCE_LINES, story
+from conformance.messages import MAX_NOTES, explanations, variants
+from conformance.oracle import permitted
+from tests.harness.suite import ROOT
+
+LONG, SHORT = "contract.constants", "gae.lambda-zero"
+"""Clauses with a sentence of more lines than are shown, and of one."""
+
+
+def test_a_bootstrap_ignored_is_told_before_options_that_agree() -> None:
+    """With one action nothing but the critic moves, and with no bootstrap it has nowhere to go."""
+    case = ordinary("train_step", "float64", {}, sizes={"B": 2, "T": 1, "S": 1, "A": 1, "A+1": 2})
+    still = {name: np.zeros_like(case.arguments[name]) for name in ("parameters", "rewards")}
+    case = case.with_arguments(**still, bootstrap_value=np.ones(2)).with_options(gamma=1.0)
+    ignored = case.with_arguments(bootstrap_value=np.zeros(2))
+    notes = list(islice(explanations(case, _answer(ignored)), MAX_NOTES))
+    assert notes[0] == "train_step with a bootstrap value of 0"
+
+
+def test_another_algorithm_is_the_last_variant() -> None:
+    labels = [label for label, _ in variants(ordinary("train_step", "float64", {}))]
+    algorithms = [label for label in labels if "algorithm=" in label]
+    assert len(algorithms) > 1
+    assert labels[-len(algorithms) :] == algorithms
+
+
+def test_a_number_that_a_call_is_about_is_no_variant() -> None:
+    case = ordinary("adaptive_kl_coef", "float64", {})
+    other = case.with_options(coef=1.0)
+    assert _answer(other) != _answer(case)
+    assert list(explanations(case, _answer(other))) == []
+
+
+@pytest.mark.parametrize("also", [(), ("gae.mask",)])
+@pytest.mark.parametrize("count", range(LINES + 1))
+def test_a_sentence_is_cut_to_what_is_left(count: int, also: tuple[str, ...]) -> None:
+    lines = _story((LONG, *also), count)
+    sentence = [line for line in lines if line.startswith(" " * 11)]
+    around = len(lines) - len(sentence)
+    assert len(sentence) == max(1, min(SENTENCE_LINES, LINES - around))
+    assert sentence[-1].endswith(" ...")
+    assert lines[-1].startswith("again      ")
+    assert len(lines) <= max(LINES, around + 1)
+
+
+def test_a_short_sentence_stays_as_it_is() -> None:
+    (sentence,) = [line for line in _story((SHORT,), LINES) if line.startswith(" " * 11)]
+    assert not sentence.endswith(" ...")
+
+
+def _answer(case: Case) -> np.ndarray:
+    """What a call gives, in float64."""
+    allowed = permitted(case)
+    bounds = [np.mean(allowed.bounds(index)) for index in np.ndindex(allowed.balls.shape)]
+    return np.reshape(bounds, allowed.balls.shape)
+
+
+def _story(slugs: tuple[str, ...], count: int) -> list[str]:
+    """The lines of a failure with a body of so many."""
+    given: dict[str, Any] = {"backend": "x.py", "device": "cpu", "profile": "default", "seed": 0}
+    config = SimpleNamespace(
+        invocation_params=SimpleNamespace(dir=ROOT), getoption=lambda name: given.get(name[2:], 60.0)
+    )
+    item: Any = SimpleNamespace(
+        callspec=SimpleNamespace(params={"run": ("gae", "float64")}),
+        iter_markers=lambda: [pytest.mark.clauses(*slugs, of=()).mark],
+        config=config,
+        path=Path(ROOT, "conformance", "test_gae.py"),
+        name="test_it[gae-float64]",
+    )
+    return story(item, "\n".join(["told"] * count), "x").splitlines()

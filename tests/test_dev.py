@@ -1,0 +1,22 @@
+"""dev.py: a word that is no command is named, with what is near or known."""
+
+import pytest
+
+import dev
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("conformnce", "near: conformance"), ("quux", "the commands are conformance, test, museum, ")],
+)
+def test_an_unknown_command_is_named(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dev.main([word]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"dev.py: there is no command {word!r}; {hint}")
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 2), (["-h"], 0), (["--help"], 0)])
+def test_usage(words: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dev.main(words) == status
+    assert "python3 dev.py conformance" in capsys.readouterr().out
