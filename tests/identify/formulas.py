@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.backend import Limited, Output
+from conformance.backend import Limited, Output, Slopes
 from conformance.cases import Case
 from conformance.conventions.family import Hypothesis
 from conformance.operations import OPERATIONS
@@ -33,9 +33,9 @@ class FormulaBackend:
     def gradients(
         self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str,
         names: list[str], cotangent: np.ndarray,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
+    ) -> Slopes:  # fmt: skip
         formula, [name] = self.reading.gradient, OPERATIONS[operation].differentiable[:1] or [""]
         if formula is None or names != [name]:
             raise Limited("no gradients")
         case = Case(operation, arguments, options, dtype, "")
-        return {name: FORMATS[dtype].round(computed(case, formula, cotangent))}
+        return Slopes({name: FORMATS[dtype].round(computed(case, formula, cotangent))})
