@@ -124,7 +124,7 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "target": ((1.0, 0.75, 3.0), (1.0, 0.75, 0.4)),
     "proportional_kl_coef.horizon": ((1024.0, 64.0), (10000.0, 64.0)),
     "n_steps": ((64.0, 256.0), (64.0, 100.0)),
-    "temperature": ((1.0, 0.5, 2.0), (1.0, 0.7, 2.0, 0.5, 1.3, 0.1)),
+    "temperature": ((1.0, 0.5, 2.0), (1.0, 0.7, 2.0, 0.5, 1.3, 0.4)),
     "mode": _same(*MODES),
     "aggregation": _same(*MODES),
     "horizon": ((None, 8, 32), (None, 7, 100, 2.5)),

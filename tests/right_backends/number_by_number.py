@@ -436,7 +436,8 @@ def _estimate(log_ratio: Number, estimator: str) -> Number:
 
 def _log_softmax(logits: Iterable[Number]) -> list[Number]:
     logits = np.array(list(logits))
-    shifted = [x - max(logits) for x in logits]
+    largest = max(logits)
+    shifted = [x - largest for x in logits]
     log_total = np.log(_sum((np.exp(x) for x in shifted), logits))
     return [x - log_total for x in shifted]
 
