@@ -19,6 +19,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -151,6 +152,12 @@ def until_stopped(running: Iterator[Trial]) -> list[Trial]:
     return sorted(done, key=lambda one: (STYLES.index(one.style), ALL.index(one.dtype), one.seed))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, once: a second signal must not disturb what is done about the first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
+
+
 def by_style(done: list[Trial]) -> pd.DataFrame:
     """Runs and false alarms, a line for each style, a column for each dtype, and all together."""
     frame = pd.DataFrame(
@@ -182,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     dtypes = arguments.dtype or list(ALL)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     until = time.monotonic() + 60 * arguments.minutes
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     record = Record(Path(arguments.record) if arguments.record else None)
     done = until_stopped(trials(styles, dtypes, arguments.profile, seeds, arguments.processes, until, record))
     print("false alarms / runs")

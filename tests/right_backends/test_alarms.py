@@ -1,9 +1,12 @@
 """A campaign that is stopped tells what it has done."""
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.campaigns import Record
 from tests.right_backends import alarms
@@ -43,6 +46,16 @@ def test_stopped_by_hand() -> None:
         raise KeyboardInterrupt
 
     assert [one.style for one in alarms.until_stopped(running())] == [*TWO]
+
+
+def test_stopped_by_a_signal_and_another_one() -> None:
+    before = signal.signal(signal.SIGTERM, alarms._interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_every_cell_says_how_many_seeds_it_had() -> None:
