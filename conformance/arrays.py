@@ -77,24 +77,26 @@ class TorchArrays:
         return list(self.differentiate(function, arrays, cotangent).gradients)
 
     def differentiate(
-        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
     ) -> Differentiated:
-        """As `gradient`, with what else is seen; the leaves lie where the arrays do."""
+        """As `gradient`, with what else is seen; the leaves lie where the arrays do.
+
+        The upstream gradient lies as PyTorch itself may hand it on: plainly, as a view of every second number
+        ("strided"), or as one number that is expanded ("expanded", where all are the same).
+        """
         leaves = [x.detach().requires_grad_(True) for x in arrays]
         result = function(*leaves)
         if not result.requires_grad:
             return Differentiated([self.torch.zeros_like(x) for x in leaves], result)
         upstream = self.torch.tensor(cotangent, dtype=result.dtype, device=result.device)
-        given = self._laid_out(upstream.clone(), views=not all(x.is_contiguous() for x in leaves))
+        given = upstream.clone()
+        if upstream.ndim and layout == "strided":
+            given = self.torch.stack([upstream, -1 - upstream], dim=-1)[..., 0]
+        if upstream.ndim and layout == "expanded":
+            given = given.flatten()[0].expand(upstream.shape)
         found = self.torch.autograd.grad(result, leaves, given, allow_unused=True)
         slopes = [self.torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
         return Differentiated(slopes, result, not self.torch.equal(given, upstream))
-
-    def _laid_out(self, upstream: Any, views: bool) -> Any:
-        """An upstream gradient as PyTorch itself may hand it on: one number expanded, or a view."""
-        if upstream.numel() > 1 and bool((upstream == upstream.flatten()[0]).all()):
-            return upstream.flatten()[0].expand(upstream.shape)
-        return self.torch.stack([upstream, -1 - upstream], dim=-1)[..., 0] if views else upstream
 
 
 class JaxArrays:
@@ -122,9 +124,9 @@ class JaxArrays:
         return list(self.differentiate(function, arrays, cotangent).gradients)
 
     def differentiate(
-        self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
     ) -> Differentiated:
-        """As `gradient`, with what the function returned."""
+        """As `gradient`, with what the function returned; how arrays lie is JAX's own affair."""
         result, pull_back = self.jax.vjp(function, *arrays)
         return Differentiated(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)), result)
 

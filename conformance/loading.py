@@ -91,7 +91,7 @@ def strangers(backend: Any, operations: Mapping[str, Collection[str]]) -> list[s
     for operation in operations.keys() - set(lacking):
         options = operations[operation]
         for name in sorted(set(_keyword_only(getattr(backend, operation))) - set(options)):
-            near = f"; near: {', '.join(get_close_matches(name, options, n=1))}".removesuffix("; near: ")
+            near = "".join(f"; near: {option}" for option in get_close_matches(name, options, n=1))
             found.append(f"{operation} takes {name!r}, which is no option of it{near}")
     return sorted(found)
 

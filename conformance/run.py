@@ -103,7 +103,7 @@ class Run:
     decided: bool = False
     """Whether the case at hand has been judged: an unbounded permitted interval decides nothing."""
     failed: bool = False
-    """Whether an input has failed; from then on it is made smaller, and nothing is counted."""
+    """Whether an input has failed; from then on it is made smaller, and inputs are not counted."""
     sound: bool | None = None
     """Whether ordinary calls are right, once that was asked."""
 

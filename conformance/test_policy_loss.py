@@ -26,8 +26,10 @@ VARIED = {"aggregate": "mode", "policy_loss": "ratio_level", "kl_penalty_loss": 
 def test_token_logprobs(run: Run) -> None:
     """log softmax(logits / temperature) at the token."""
     run.over(VALUE_REGIONS, run.conforms)
-    many = run.ordinary(B=1, T=1, V=2**16 + 4)
-    run.at(run.conforms, many.with_arguments(tokens=np.array([[2**16 + 3]])))  # an id that needs 17 bits
+    last = 2**16 + 3  # an id that needs 17 bits, beside the one that 16 of them are
+    logits = np.full((1, 1, last + 1), -np.inf)
+    logits[..., [3, last]] = 0.5, -1.0
+    run.at(run.conforms, run.ordinary().with_arguments(logits=logits, tokens=np.array([[last]])))
 
 
 @clauses("ppo.token-logprobs-gradient")

@@ -161,7 +161,7 @@ def test_line_search_without_numbers(run: Run) -> None:
 
 
 def _spread(run: Run, right_side: str, **options: float) -> Case:
-    """A plain call with 16 eigenvalues far apart, which float64 decides after many steps."""
+    """A plain call with 16 eigenvalues far apart, which float64 alone decides after many steps."""
     scales = np.arange(1.0, 17.0)
     case = run.ordinary(D=len(scales)).with_arguments(matrix=np.diag(scales**2))
     return case.with_arguments(**{right_side: np.ones(len(scales))}).with_options(**options)

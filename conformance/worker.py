@@ -71,8 +71,8 @@ class Server:
         if isinstance(result, dict):
             return self._reply_of_dict(operation, result, arguments, arrays)
         told = self._told(operation, result)
-        if not arrays and told["result"].dtype.kind == "f":
-            told["dtype"] = dtype  # no input says which it should be
+        if not arrays and told["result"].dtype.kind in "fiu":
+            told |= {"dtype": dtype, "device": ""}  # no input says which they should be
         changed = self._changed(arguments, arrays) + self._overwritten(operation, [result], [told["result"]])
         return {**told, "changed": changed}
 
@@ -88,7 +88,8 @@ class Server:
     ) -> Reply:
         """Differentiate Σ cotangent · operation with respect to the named arguments.
 
-        Tells the result as well, where the library does, and what was changed.
+        Tells the result as well, where the library does, and what was changed. What a backend's own hooks do
+        to the arrays that they differentiate in is theirs.
         """
         arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
 
@@ -96,7 +97,11 @@ class Server:
             given = {**arrays, **dict(zip(names, leaves, strict=True))}
             return getattr(self.backend, operation)(*bind(operation, tuple(given.values())), **options)
 
-        found = self._differentiated(function, [arrays[name] for name in names], cotangent)
+        if loading.library(self.backend):
+            found = self.hooks.differentiate(function, [arrays[name] for name in names], cotangent, layout)
+        else:
+            leaves = [self._array(arguments[name], dtype, layout) for name in names]
+            found = Differentiated(self.hooks.gradient(function, leaves, cotangent))
         if len(found.gradients) != len(names):
             count, each = len(found.gradients), ", ".join(names)
             raise WrongResult(f"gradient returned {count} arrays, expected one for each of {each}")
@@ -108,11 +113,6 @@ class Server:
             "changed": self._changed(arguments, arrays) + upstream,
             **told,
         }
-
-    def _differentiated(self, function: Callable[..., Any], leaves: list[Any], cotangent: np.ndarray) -> Any:
-        if hasattr(self.hooks, "differentiate"):
-            return self.hooks.differentiate(function, leaves, cotangent)
-        return Differentiated(self.hooks.gradient(function, leaves, cotangent))
 
     def _told(self, operation: str, result: Any) -> Reply:
         back = self._read(operation, result)
@@ -158,7 +158,7 @@ class Server:
         if x is None:
             return None
         dtype = dtype if x.dtype == np.float64 else str(x.dtype)
-        if layout == "plain" or x.ndim == 0:
+        if layout != "strided" or x.ndim == 0:
             return self.hooks.asarray(x, dtype, self.device)
         beside = np.stack([np.roll(x, 1), x], axis=-1).reshape(*x.shape[:-1], -1)
         spread = np.concatenate([beside, beside[..., :2]], axis=-1)

@@ -268,7 +268,7 @@ def regularised_objective(policy: Array, ref: Array, rewards: Array, *, beta: Sc
 def optimal_policy(ref: Array, rewards: Array, *, beta: Scalar) -> Array:
     """The policy π* = π_ref exp(r/β) / Z that maximises :func:`regularised_objective`. Shape (K,).
 
-    Clause: `dpo.optimum`. Rafailov et al. 2023, arXiv:2305.18290v3, eq. (4).
+    Clause: `dpo.optimum`. `ref` are probabilities above 0. Rafailov et al. 2023, arXiv:2305.18290v3, eq. (4).
 
     Examples
     --------
@@ -338,9 +338,11 @@ def _check_options(beta: Scalar, label_smoothing: Scalar, loss_type: str) -> Non
 
 
 def _responses(ref: Array, rewards: Array, beta: Scalar) -> tuple[Array, Array]:
-    """Check what describes the responses to one prompt."""
+    """Check what describes the responses to one prompt: those that the reference gives no chance are none."""
     checks.positive("beta", beta)
     ref = checks.real_array("ref", ref, (None,))
+    if numbers.system_of(ref) is numbers.floats and not (ref > 0).all():
+        raise ValueError(f"ref must be probabilities above 0, got {ref.min()}")
     return ref, checks.real_array("rewards", rewards, ref.shape, like="ref")
 
 

@@ -71,16 +71,16 @@ def quotation(clause: Clause) -> str:
     )
 
 
-def currency(clause: Clause, version: str | None, hash: str | None) -> str:
+def currency(clause: Clause, version: str | None, digest: str | None) -> str:
     """Say whether a citation of a clause has its version and hash of today, and what changed if not."""
-    if version is None and hash is None:
+    if version is None and digest is None:
         return ""
-    cited = f"{clause.slug}{f'@{version}' if version else ''}{f'#{hash}' if hash else ''}"
-    if version in (None, clause.version) and hash in (None, clause.hash):
+    cited = f"{clause.slug}{f'@{version}' if version else ''}{f'#{digest}' if digest else ''}"
+    if version in (None, clause.version) and digest in (None, clause.hash):
         return f"You cited {cited}, which is current."
     told = f"You cited {cited}, which is stale: it is {clause.citation.removeprefix('spec: ')} now."
     places = [
-        k for k, v in enumerate(clause.versions) if version in (None, v.number) and hash in (None, v.hash)
+        k for k, v in enumerate(clause.versions) if version in (None, v.number) and digest in (None, v.hash)
     ]
     if not places:
         return f"{told} It never had that version and hash."
@@ -123,10 +123,10 @@ def fail(message: str) -> int:
 
 def _show(registry: Registry, words: str) -> int:
     cited = _CITED.fullmatch(words.strip())
-    slug, version, hash = cited.group("slug", "version", "hash") if cited else (words, None, None)
+    slug, version, digest = cited.group("slug", "version", "hash") if cited else (words, None, None)
     if (clause := registry.clauses.get(slug)) is None:
         return fail(f"you asked for {registry.unknown(slug)}")
-    if told := currency(clause, version, hash):
+    if told := currency(clause, version, digest):
         print(f"{told}\n")
     print(describe(clause, registry))
     return 0

@@ -169,6 +169,12 @@ def test_extreme_margins_are_finite() -> None:
             assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("formula", [reference.optimal_policy, reference.log_partition])
+def test_a_response_without_a_chance_is_none(formula: Any) -> None:
+    with pytest.raises(ValueError, match=r"^ref must be probabilities above 0, got 0\.0$"):
+        formula([0.0, 1.0], [1000.0, 0.0], beta=0.5)
+
+
 @pytest.mark.parametrize("best", [0, 1])
 def test_large_rewards_do_not_overflow(best: int) -> None:
     rewards = np.where(np.arange(2) == best, 1000.0, 0.0)
