@@ -50,6 +50,12 @@ class NumpyArrays:
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
         """NumPy does not differentiate."""
+        return list(self.differentiate(function, arrays, cotangent).gradients)
+
+    def differentiate(
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
+    ) -> Differentiated:
+        """NumPy does not differentiate."""
         raise NotImplementedError("a NumPy backend offers no gradients")
 
 
