@@ -73,7 +73,7 @@ def test_the_fourth_failure_is_told_by_its_command(tmp_path: Path) -> None:
     wrong.write_text(
         LOSSES.read_text(encoding="utf-8").replace("logits / temperature", "logits * temperature")
     )
-    outcome = run_suite("--backend", wrong, *QUICK, "-k", "token_logprobs", shrink=False)
+    outcome = run_suite("--backend", wrong, *QUICK, "-vv", "-k", "token_logprobs", shrink=False)
     assert len(outcome.failed) > 3
     assert outcome.output.count("\nregion  ") == 3
     told = "shortened  3 failures of token_logprobs in float32 are told in full; --report DIR keeps all"
