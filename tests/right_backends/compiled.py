@@ -3,6 +3,10 @@
 It needs a C++ compiler. Each choice of modes takes seconds to compile, and is kept on disk for the next run.
 So that little else is compiled, arrays are padded to few sizes (a mean over rows leaves the empty ones out),
 numbers among the options are 0-d tensors, and recursions are scans by doubling.
+
+Half precision is rounded where eager PyTorch rounds it. Otherwise inductor takes an objective that it keeps
+rounded, and one that it computes again unrounded, for equal in one place and for different in another, and
+the gradient of their minimum is halved (torch 2.13 on the CPU, `policy_loss` at the level of sequences).
 """
 
 from collections.abc import Callable
@@ -10,6 +14,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+import torch._inductor.config
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn.functional import pad
@@ -30,6 +35,8 @@ name = f"compiled (torch {torch.__version__})"
 CONFIG: Any = torch._dynamo.config
 CONFIG.recompile_limit = CONFIG.accumulated_recompile_limit = 10_000
 CONFIG.fail_on_recompile_limit_hit = True
+INDUCTOR: Any = torch._inductor.config
+INDUCTOR.emulate_precision_casts = True
 
 torch.compile(torch.sin)(torch.ones(8))  # the first compilation takes long, and loading may
 
