@@ -7,7 +7,9 @@ that the dtype represents exactly, booleans for masks, int64 for ids.
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,8 @@ class Differentiated:
     gradients: Sequence[Any]
     result: Any = None
     """What the function returned on the way, where that is known."""
-    overwritten: bool = False
-    """Whether the upstream gradient is no longer what it was."""
+    changed: list[str] = field(default_factory=list)
+    """What the call or its backward pass changed beside the arrays, in words."""
 
 
 class NumpyArrays:
@@ -46,6 +48,10 @@ class NumpyArrays:
             raise TypeError(f"expected a NumPy array, got {_kind(x)}")
         return np.asarray(x)
 
+    def expand(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """Repeat an array along its axes of length 1, without a copy."""
+        return np.broadcast_to(x, shape)
+
     def gradient(
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
@@ -53,7 +59,7 @@ class NumpyArrays:
         return list(self.differentiate(function, arrays, cotangent).gradients)
 
     def differentiate(
-        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, way: str = "plain"
     ) -> Differentiated:
         """NumPy does not differentiate."""
         raise NotImplementedError("a NumPy backend offers no gradients")
@@ -76,6 +82,15 @@ class TorchArrays:
         x = x.detach().cpu()
         return np.asarray((x.double() if x.is_floating_point() else x).numpy())
 
+    def expand(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """Repeat a tensor along its axes of length 1, without a copy."""
+        return x.expand(shape)
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """Record nothing for a backward pass meanwhile."""
+        manager: AbstractContextManager[Any] = self.torch.no_grad()
+        return manager
+
     def gradient(
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
@@ -83,26 +98,43 @@ class TorchArrays:
         return list(self.differentiate(function, arrays, cotangent).gradients)
 
     def differentiate(
-        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, way: str = "plain"
     ) -> Differentiated:
         """As `gradient`, with what else is seen; the leaves lie where the arrays do.
 
         The upstream gradient lies as PyTorch itself may hand it on: plainly, as a view of every second number
-        ("strided"), or as one number that is expanded ("expanded", where all are the same).
+        ("strided"), or, of numbers that are the same in each row or in all, with strides of 0 ("expanded").
+        "again" puts another call before the backward pass, which is made twice.
         """
         leaves = [x.detach().requires_grad_(True) for x in arrays]
         result = function(*leaves)
         if not result.requires_grad:
             return Differentiated([self.torch.zeros_like(x) for x in leaves], result)
         upstream = self.torch.tensor(cotangent, dtype=result.dtype, device=result.device)
-        given = upstream.clone()
-        if upstream.ndim and layout == "strided":
-            given = self.torch.stack([upstream, -1 - upstream], dim=-1)[..., 0]
-        if upstream.ndim and layout == "expanded":
-            given = given.flatten()[0].expand(upstream.shape)
-        found = self.torch.autograd.grad(result, leaves, given, allow_unused=True)
+        given = self._lying(upstream, way) if upstream.numel() and upstream.ndim else upstream.clone()
+        pull_back = partial(self.torch.autograd.grad, result, leaves, given, allow_unused=True)
+        if way == "again":
+            function(*(x.detach().flatten().flip(0).view(x.shape).requires_grad_(True) for x in arrays))
+            pull_back = partial(_twice, pull_back)
+        found = pull_back()
         slopes = [self.torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
-        return Differentiated(slopes, result, not self.torch.equal(given, upstream))
+        changed = [] if self.torch.equal(given, upstream) else ["its upstream gradient"]
+        changed += ["the grad of an argument"] if any(x.grad is not None for x in leaves) else []
+        return Differentiated(slopes, result, changed)
+
+    def _lying(self, upstream: Any, way: str) -> Any:
+        """The same numbers, some place of their own or not."""
+        if way == "strided":
+            return self.torch.stack([upstream, -1 - upstream], dim=-1)[..., 0]
+        if way == "expanded":
+            first = upstream.flatten()[0].clone()
+            of_rows = upstream[..., :1].clone()
+            return (
+                first.expand(upstream.shape)
+                if bool((upstream == first).all())
+                else of_rows.expand_as(upstream)
+            )
+        return upstream.clone()
 
 
 class JaxArrays:
@@ -130,19 +162,32 @@ class JaxArrays:
         return list(self.differentiate(function, arrays, cotangent).gradients)
 
     def differentiate(
-        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, layout: str = "plain"
+        self, function: Function, arrays: Sequence[Any], cotangent: np.ndarray, way: str = "plain"
     ) -> Differentiated:
         """As `gradient`, with what the function returned; how arrays lie is JAX's own affair."""
         result, pull_back = self.jax.vjp(function, *arrays)
         return Differentiated(pull_back(self.jax.numpy.asarray(cotangent, dtype=result.dtype)), result)
 
 
+def _twice(pull_back: Callable[..., Any]) -> Any:
+    """What a second backward pass gives, or the only one where the library or its code refuses two."""
+    try:
+        first = pull_back(retain_graph=True)
+    except RuntimeError:
+        return pull_back()
+    try:
+        return pull_back()
+    except RuntimeError:
+        return first
+
+
 LIBRARIES: dict[str, Callable[[], Any]] = {"numpy": NumpyArrays, "torch": TorchArrays, "jax": JaxArrays}
 
 
 def dtype_name(x: Any, as_numpy: np.ndarray) -> str:
-    """Name a result's dtype as the protocol does ("torch.float32" is "float32")."""
-    return str(getattr(x, "dtype", as_numpy.dtype)).rsplit(".", maxsplit=1)[-1]
+    """Name a result's dtype as the protocol does: "float32", whether it prints so or as "torch.float32"."""
+    dtype = getattr(x, "dtype", as_numpy.dtype)
+    return str(getattr(dtype, "name", dtype)).rsplit(".", maxsplit=1)[-1]
 
 
 def device_name(x: Any) -> str:

@@ -169,11 +169,11 @@ class Backend:
         arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
-        layout: str = "plain",
+        way: str = "plain",
     ) -> Output:
         """Call an operation; raise Limited, BadCall or OutOfService when there is no result to judge."""
         options, given = self._accepted(operation, options), self._placed(operation, arguments)
-        reply = self._ask(operation, "call", arguments=given, options=options, dtype=dtype, layout=layout)
+        reply = self._ask(operation, "call", arguments=given, options=options, dtype=dtype, way=way)
         values = self._judgeable(operation, arguments, dtype, reply)
         return Output(values, reply["dtype"], reply["changed"])
 
@@ -199,13 +199,13 @@ class Backend:
         dtype: str,
         names: list[str],
         cotangent: np.ndarray,
-        layout: str = "plain",
+        way: str = "plain",
     ) -> Slopes:
         """Differentiate Σ cotangent · operation with respect to the named arguments."""
         options, given = self._accepted(operation, options), self._placed(operation, arguments)
         reply = self._ask(
             operation, "gradients", arguments=given, options=options, dtype=dtype,
-            names=names, cotangent=cotangent, layout=layout,
+            names=names, cotangent=cotangent, way=way,
         )  # fmt: skip
         for name, gradient in reply["gradients"].items():
             if gradient.shape != (expected := arguments[name].shape):

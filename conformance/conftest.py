@@ -69,7 +69,7 @@ COLLECTOR = pytest.StashKey[Collector]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to the reports; the summary names what failed by its first line, on CI too: it was told above."""
+    """Listen to the reports; at the end, on CI too, one line names what was told above."""
     config.option.force_short_summary = True
     config.stash[COLLECTOR] = Collector()
     config.pluginmanager.register(config.stash[COLLECTOR])

@@ -233,10 +233,10 @@ class Run:
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances
 
-    def call(self, case: Case, layout: str = "plain") -> np.ndarray:
+    def call(self, case: Case, way: str = "plain") -> np.ndarray:
         """Call the backend; what is wrong with the call itself fails the test."""
         try:
-            output = self.backend.call(case.operation, case.arguments, case.options, case.dtype, layout)
+            output = self.backend.call(case.operation, case.arguments, case.options, case.dtype, way)
         except BadCall as error:
             self.fail(case, fault=str(error))
         if output.changed:
@@ -263,9 +263,9 @@ class Run:
         """Differentiate Σ upstream · result with respect to the named arguments."""
         return self.slopes(case, names, upstream).gradients
 
-    def slopes(self, case: Case, names: list[str], upstream: np.ndarray, layout: str = "plain") -> Slopes:
+    def slopes(self, case: Case, names: list[str], upstream: np.ndarray, way: str = "plain") -> Slopes:
         """As `gradients`, with the result that the call returns on the way; what is wrong with it fails."""
-        given = case.operation, case.arguments, case.options, case.dtype, names, upstream, layout
+        given = case.operation, case.arguments, case.options, case.dtype, names, upstream, way
         try:
             found = self.backend.gradients(*given)
         except BadCall as error:

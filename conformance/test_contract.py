@@ -64,12 +64,25 @@ EXTREME = tuple(
     )
 )
 """The operations that take log-ratios, log-weights, logits or scores of pairs."""
-VIEWS = "where the library has views, the arrays were such, of every second number in wider ones"
 NOTES = {
-    "strided": f"{VIEWS}, and so was the upstream gradient",
-    "expanded": "where the library can, the upstream gradient was one number, expanded (strides of 0)",
+    "plain": "this call is differentiated",
+    "strided": "where the library has views, the arrays were such, of every second number in wider ones",
+    "sliced": "where the library has views, the arrays were cut out of larger ones",
+    "expanded": "where it can, the library had one number for each row of equal ones (strides of 0)",
+    "again": "before its backward pass came another call, and the pass was made twice, where that can be",
+    "unrecorded": "where the library records calls for a backward pass, this one was not recorded",
+    "refilled": "where the library's arrays can be written into, these had held others in the call before",
+    "one array": "arguments that are the same here were one and the same array",
 }
-"""What a call was given that its code does not show."""
+"""What a call was given, or how, that its code does not show."""
+LARGE, SMALL = (
+    {name: 2.0**power for name, power in powers.items()}
+    for powers in (
+        {"float64": 17, "float32": 17, "bfloat16": 17, "float16": 7},
+        {"float64": -24, "float32": -24, "bfloat16": -24, "float16": -4},
+    )
+)
+"""Upstream gradients as a loss is scaled for half precision, and as a mean over many leaves them."""
 WITH_CONSTANTS = tuple(name for name, op in OPERATIONS.items() if op.constant or op.differentiable)
 WITH_OPTIONS = tuple(name for name, op in OPERATIONS.items() if op.options)
 
@@ -265,7 +278,11 @@ def test_pure(run: Run) -> None:
         else:
             run.judge(case, again, allowed)
             run.tally.limitations.add(f"on {run.backend.device}, two calls are not compared bit by bit")
-        run.judge(case, run.call(case, layout="strided"), allowed, note=VIEWS)
+        for way in ("strided", "sliced", "refilled", "unrecorded"):
+            run.judge(case, run.call(case, way), allowed, note=NOTES[way])
+        if twins := _twins(case):
+            same = case.with_arguments(**twins)
+            run.judge(same, run.call(same), permitted(same), note=NOTES["one array"])
 
     run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
 
@@ -273,23 +290,43 @@ def test_pure(run: Run) -> None:
 @clauses("contract.differentiated")
 @operations(*(name for name, operation in OPERATIONS.items() if operation.differentiable))
 def test_differentiated(run: Run) -> None:
-    """A call that is differentiated is right, changes nothing, takes views, and one number as upstream."""
-    names = list(OPERATIONS[run.operation].differentiable)
+    """A call that is differentiated is right, changes nothing, takes views and any upstream gradient."""
 
     def check(case: Case) -> None:
         allowed, upstream = run.permitted_base(case), run.upstream(case)
         slopes = _right_gradients(run, case, upstream)
-        of_one = np.full(upstream.shape, 2.0)
-        for given, layout in ((upstream, "strided"), (of_one, "expanded")):
-            found = run.slopes(case, names, given, layout)
-            if found.result is not None:
-                note = f"this call is differentiated; one that is not is right; {NOTES[layout]}"
-                run.judge(case, found.result, allowed, note=note, recorded=names[0])
-            right = slopes if given is upstream else permitted_gradients(case, of_one)
-            for name in slopes:
-                run.judge(case, found.gradients[name], right[name], name, given, note=NOTES[layout])
+        for way in ("strided", "sliced", "again"):
+            _differentiated(run, case, allowed, upstream, slopes, way)
+        for name in slopes if len(slopes) > 1 else ():
+            _differentiated(run, case, allowed, upstream, {name: slopes[name]}, "plain")
+        for scale in (1.0, LARGE[run.dtype]):
+            ones = np.full(upstream.shape, scale)
+            of_ones = _of(slopes, permitted_gradients(case, ones))
+            _differentiated(run, case, allowed, ones, of_ones, "plain" if scale == 1 else "expanded")
 
-    run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
+    run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=4)
+
+
+@clauses("contract.differentiated")
+@operations(*(name for name, operation in OPERATIONS.items() if operation.differentiable))
+def test_differentiated_in_what_is_equal(run: Run) -> None:
+    """Rows of one number each, expanded; one array in the place of two."""
+
+    def check(case: Case) -> None:
+        upstream = run.upstream(case)
+        if not (slopes := _right_gradients(run, case, upstream)):
+            return
+        of_rows = upstream[..., :1] if upstream.ndim else upstream
+        small = FORMATS[run.dtype].round(SMALL[run.dtype] * np.broadcast_to(of_rows, upstream.shape))
+        expanded = case.with_arguments(**_by_row(case))
+        of_small = _of(slopes, permitted_gradients(expanded, small))
+        _differentiated(run, expanded, permitted(expanded), small, of_small, "expanded")
+        if twins := _twins(case):
+            same = case.with_arguments(**twins)
+            right = _of(slopes, permitted_gradients(same, upstream))
+            _differentiated(run, same, permitted(same), upstream, right, "plain", NOTES["one array"])
+
+    run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=4)
 
 
 @clauses("contract.shapes")
@@ -310,6 +347,53 @@ def test_many(run: Run) -> None:
         run.tally.expected += 1
         limits = run.backend.limits(run.operation)
         run.count(check, ordinary(run.operation, run.dtype, limits, sizes={**FEW, **sizes}))
+
+
+def _differentiated(
+    run: Run,
+    case: Case,
+    allowed: Permitted,
+    upstream: np.ndarray,
+    slopes: dict[str, Permitted],
+    way: str,
+    note: str = "",
+) -> None:
+    """Judge the result of a call that is differentiated in some arguments, and its gradients there."""
+    if not slopes:
+        return
+    note, names = note or NOTES[way], list(slopes)
+    found = run.slopes(case, names, upstream, way)
+    if found.result is not None:
+        told = f"this call is differentiated; one that is not is right; {note}"
+        run.judge(case, found.result, allowed, note=told, recorded=names[0])
+    for name in names:
+        run.judge(case, found.gradients[name], slopes[name], name, upstream, note=note)
+
+
+def _of(some: dict[str, Permitted], others: dict[str, Permitted]) -> dict[str, Permitted]:
+    """Other permitted sets of the same arguments."""
+    return {name: others[name] for name in some}
+
+
+def _by_row(case: Case) -> dict[str, np.ndarray]:
+    """Arguments of tokens with one number in each row, that of its first token."""
+    found = {
+        a.name: case.arguments[a.name] for a in OPERATIONS[case.operation].arguments if a.shape == ("B", "T")
+    }
+    return {
+        name: np.broadcast_to(x[:, :1], x.shape).copy()
+        for name, x in found.items()
+        if x is not None and x.dtype == np.float64
+    }
+
+
+def _twins(case: Case) -> dict[str, np.ndarray]:
+    """Arguments in whose place another one of the call can stand: what is old, or a reference, now."""
+    pairs = {a.name: a.beside or a.name.removeprefix("old_") for a in OPERATIONS[case.operation].arguments}
+    real = {name: x for name, x in case.arguments.items() if x is not None and x.dtype == np.float64}
+    return {
+        name: real[other] for name, other in pairs.items() if other != name and {name, other} <= real.keys()
+    }
 
 
 def _masked_values_do_not_matter(run: Run, case: Case, fillings: tuple[float, ...]) -> None:

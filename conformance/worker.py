@@ -10,6 +10,7 @@ import pickle
 import sysconfig
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,15 @@ class Server:
         arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
-        layout: str,
+        way: str,
     ) -> Reply:
         """Call an operation and tell its result, and what it changed: its arguments, or the result before."""
-        arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
-        result = getattr(self.backend, operation)(*bind(operation, tuple(arrays.values())), **options)
+        if way == "refilled":
+            arrays = self._refilled(operation, arguments, options, dtype)
+        else:
+            arrays = self._arrays(arguments, dtype, way)
+        with self._recording(way):
+            result = getattr(self.backend, operation)(*bind(operation, tuple(arrays.values())), **options)
         if isinstance(result, float | int) and not arrays:
             return {"result": np.asarray(float(result)), "dtype": dtype, "device": "", "changed": []}
         if isinstance(result, dict):
@@ -84,33 +89,32 @@ class Server:
         dtype: str,
         names: list[str],
         cotangent: np.ndarray,
-        layout: str,
+        way: str,
     ) -> Reply:
         """Differentiate Σ cotangent · operation with respect to the named arguments.
 
         Tells the result as well, where the library does, and what was changed. What a backend's own hooks do
         to the arrays that they differentiate in is theirs.
         """
-        arrays = {name: self._array(x, dtype, layout) for name, x in arguments.items()}
+        arrays = self._arrays(arguments, dtype, way)
 
         def function(*leaves: Any) -> Any:
             given = {**arrays, **dict(zip(names, leaves, strict=True))}
             return getattr(self.backend, operation)(*bind(operation, tuple(given.values())), **options)
 
         if loading.library(self.backend):
-            found = self.hooks.differentiate(function, [arrays[name] for name in names], cotangent, layout)
+            found = self.hooks.differentiate(function, [arrays[name] for name in names], cotangent, way)
         else:
-            leaves = [self._array(arguments[name], dtype, layout) for name in names]
+            leaves = [self._array(arguments[name], dtype, way) for name in names]
             found = Differentiated(self.hooks.gradient(function, leaves, cotangent))
         if len(found.gradients) != len(names):
             count, each = len(found.gradients), ", ".join(names)
             raise WrongResult(f"gradient returned {count} arrays, expected one for each of {each}")
         slopes = dict(zip(names, found.gradients, strict=True))
-        upstream = ["its upstream gradient"] if found.overwritten else []
         told: Reply = {"result": None} if found.result is None else self._told(operation, found.result)
         return {
             "gradients": {name: self._read(f"{operation}'s gradient", x) for name, x in slopes.items()},
-            "changed": self._changed(arguments, arrays) + upstream,
+            "changed": self._changed(arguments, arrays) + found.changed,
             **told,
         }
 
@@ -153,16 +157,46 @@ class Server:
         )
         return [] if same else [f"the result of the call before, of {earlier}"]
 
-    def _array(self, x: Any, dtype: str, layout: str) -> Any:
-        """Convert an argument; "strided" makes it a view with other numbers before, between and behind."""
+    def _recording(self, way: str) -> AbstractContextManager[Any]:
+        """Where the library records calls for a backward pass, "unrecorded" stops it."""
+        stopped = getattr(self.hooks, "without_gradients", nullcontext)
+        return stopped() if way == "unrecorded" else nullcontext()  # type: ignore[no-any-return]
+
+    def _arrays(self, arguments: dict[str, Any], dtype: str, way: str) -> dict[str, Any]:
+        """Convert arguments; those that are one object stay one."""
+        once = {id(x): self._array(x, dtype, way) for x in arguments.values()}
+        return {name: once[id(x)] for name, x in arguments.items()}
+
+    def _refilled(
+        self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str
+    ) -> dict[str, Any]:
+        """Arrays that have held other numbers in a call before, where the library's can be written into."""
+        arrays = self._arrays({name: _others(x) for name, x in arguments.items()}, dtype, "plain")
+        getattr(self.backend, operation)(*bind(operation, tuple(arrays.values())), **options)
+        try:
+            for name, x in arguments.items():
+                if x is not None:
+                    arrays[name][...] = self._array(x, dtype, "plain")
+        except (TypeError, ValueError):
+            return self._arrays(arguments, dtype, "plain")
+        return arrays
+
+    def _array(self, x: Any, dtype: str, way: str) -> Any:
+        """Convert an argument, and make it a view, as the way says.
+
+        "strided" has other numbers before, between and behind; "sliced" is cut out of a larger array;
+        "expanded" repeats one number for each row, if there is but one.
+        """
         if x is None:
             return None
-        dtype = dtype if x.dtype == np.float64 else str(x.dtype)
-        if layout != "strided" or x.ndim == 0:
-            return self.hooks.asarray(x, dtype, self.device)
-        beside = np.stack([np.roll(x, 1), x], axis=-1).reshape(*x.shape[:-1], -1)
-        spread = np.concatenate([beside, beside[..., :2]], axis=-1)
-        view = self.hooks.asarray(spread, dtype, self.device)[..., 1:-2:2]
+        kind = dtype if x.dtype == np.float64 else str(x.dtype)
+
+        def convert(numbers: np.ndarray) -> Any:
+            return self.hooks.asarray(numbers, kind, self.device)
+
+        view = _view(x, way, convert, getattr(self.hooks, "expand", None)) if x.size and x.ndim else None
+        if view is None:
+            return convert(x)
         if isinstance(view, np.ndarray):
             view.flags.writeable = False
         return view
@@ -181,6 +215,26 @@ class Server:
             return True
         after = np.asarray(self.hooks.to_numpy(array))
         return np.array_equal(after, x, equal_nan=x.dtype == np.float64)
+
+
+def _view(x: np.ndarray, way: str, convert: Callable[..., Any], expand: Callable[..., Any] | None) -> Any:
+    """An array of the library that lies within another, None where the way asks for none."""
+    match way:
+        case "strided":
+            beside = np.stack([np.roll(x, 1), x], axis=-1).reshape(*x.shape[:-1], -1)
+            return convert(np.concatenate([beside, beside[..., :2]], axis=-1))[..., 1:-2:2]
+        case "sliced":
+            return convert(np.pad(x, 1, mode="wrap"))[(slice(1, -1),) * x.ndim]
+        case "expanded" if expand and (x == x[..., :1]).all():
+            return expand(convert(x[..., :1]), x.shape)
+    return None
+
+
+def _others(x: Any) -> Any:
+    """An argument of the same shape that can stand in its place: no token, 0 for ids, numbers backwards."""
+    if x is None or x.dtype == np.float64:
+        return x if x is None else x.ravel()[::-1].reshape(x.shape).copy()
+    return np.zeros_like(x)
 
 
 class WrongResult(Exception):

@@ -56,7 +56,7 @@ class Reference:
         arguments: dict[str, Any],
         options: dict[str, Any],
         dtype: str,
-        layout: str = "plain",
+        way: str = "plain",
     ) -> Output:
         """The result of one call."""
         known = OPERATIONS[operation]
@@ -73,7 +73,7 @@ class Reference:
         dtype: str,
         names: list[str],
         upstream: np.ndarray,
-        layout: str = "plain",
+        way: str = "plain",
     ) -> Slopes:
         """The gradients in the named arguments."""
         known = OPERATIONS[operation]
@@ -139,11 +139,11 @@ class Recorder(Run):
         """An upstream gradient: a function of the test and of how much it has recorded."""
         return super().upstream(case, crc32(f"{self.test} {self.dtype} {len(self.demands)}".encode()))
 
-    def call(self, case: Case, layout: str = "plain") -> np.ndarray:
+    def call(self, case: Case, way: str = "plain") -> np.ndarray:
         """Keep the call, with the answers that are permitted."""
         if self._specified(case) and self._latest(case).result is None:
             self.conforms(case)
-        return super().call(case, layout)
+        return super().call(case, way)
 
     def gradients(self, case: Case, names: list[str], upstream: np.ndarray) -> dict[str, np.ndarray]:
         """Keep the call, with the gradients that are permitted."""

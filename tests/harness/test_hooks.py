@@ -88,11 +88,17 @@ def test_no_gradient_through_a_constant(library: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "strides"), [("plain", (2, 1)), ("strided", (4, 2)), ("expanded", (0, 0))]
+    ("way", "upstream", "strides"),
+    [
+        ("plain", [[2.0, 3.0]], (2, 1)),
+        ("strided", [[2.0, 3.0]], (4, 2)),
+        ("expanded", [[2.0, 2.0]], (0, 0)),
+        ("expanded", [[2.0, 2.0], [3.0, 3.0]], (1, 0)),
+    ],
 )
-def test_leaves_lie_where_the_arrays_do_and_upstream_as_it_may(layout: str, strides: Any) -> None:
-    own, seen, upstream = _library("torch"), [], [[2.0, 2.0]]
-    wide = own.asarray(np.array([[3.0, 9.0, 5.0, 9.0]]), "float32", "cpu")
+def test_leaves_lie_where_the_arrays_do_and_upstream_as_it_may(way: str, upstream: Any, strides: Any) -> None:
+    own, seen = _library("torch"), []
+    wide = own.asarray(np.array([[3.0, 9.0, 5.0, 9.0]] * len(upstream)), "float32", "cpu")
     x = wide[:, ::2]
 
     def function(leaf: Any) -> Any:
@@ -101,10 +107,10 @@ def test_leaves_lie_where_the_arrays_do_and_upstream_as_it_may(layout: str, stri
         result.register_hook(lambda g: seen.append(g.stride()))
         return result
 
-    found = own.differentiate(function, [x], np.array(upstream), layout)
+    found = own.differentiate(function, [x], np.array(upstream), way)
     np.testing.assert_array_equal(own.to_numpy(found.gradients[0]), 2 * own.to_numpy(x) * upstream)
     np.testing.assert_array_equal(own.to_numpy(found.result), own.to_numpy(x) ** 2)
-    assert not found.overwritten
+    assert not found.changed
     assert seen == [strides]
 
 
@@ -117,7 +123,61 @@ def test_an_upstream_gradient_that_is_overwritten_is_seen() -> None:
         return result
 
     x = own.asarray(np.array([1.0, 2.0]), "float32", "cpu")
-    assert own.differentiate(function, [x], np.array([1.0, 2.0])).overwritten
+    assert own.differentiate(function, [x], np.array([1.0, 2.0])).changed == ["its upstream gradient"]
+
+
+def test_a_gradient_that_is_left_behind_is_seen() -> None:
+    own = _library("torch")
+
+    def function(leaf: Any) -> Any:
+        result = (leaf * 2).sum()
+        result.backward(retain_graph=True)
+        return result
+
+    x = own.asarray(np.array([1.0, 2.0]), "float32", "cpu")
+    assert own.differentiate(function, [x], np.array(1.0)).changed == ["the grad of an argument"]
+
+
+def test_again_is_another_call_and_a_second_backward_pass() -> None:
+    own, torch, calls, passes = _library("torch"), pytest.importorskip("torch"), [], []
+
+    class Workspace(torch.autograd.Function):  # type: ignore[name-defined, misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            calls.append(x.tolist())
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            passes.append(g.tolist())
+            return 2 * torch.tensor(calls[-1]) * g
+
+    x = own.asarray(np.array([1.0, 2.0]), "float32", "cpu")
+    found = own.differentiate(Workspace.apply, [x], np.array([1.0, 1.0]), "again")
+    assert calls == [[1.0, 2.0], [2.0, 1.0]]
+    assert passes == [[1.0, 1.0], [1.0, 1.0]]
+    np.testing.assert_array_equal(own.to_numpy(found.gradients[0]), [4.0, 2.0])
+
+
+def test_a_second_backward_pass_may_be_refused() -> None:
+    own, torch = _library("torch"), pytest.importorskip("torch")
+
+    class Once(torch.autograd.Function):  # type: ignore[name-defined, misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.first = True
+            return 3 * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            if not ctx.first:
+                raise RuntimeError("its numbers are gone")
+            ctx.first = False
+            return 3 * g
+
+    x = own.asarray(np.array([1.0, 2.0]), "float32", "cpu")
+    found = own.differentiate(Once.apply, [x], np.array([1.0, 2.0]), "again")
+    np.testing.assert_array_equal(own.to_numpy(found.gradients[0]), [3.0, 6.0])
 
 
 def test_numpy_has_no_gradient() -> None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -187,16 +188,10 @@ class _InProcess:
 
     def ask(self, method: str, limit: float, **arguments: Any) -> dict[str, Any]:
         """The reply, without a limit of time; what the backend gets is its own, as if it had been sent."""
-        return worker.answer(getattr(self.server, method), {k: _copied(x) for k, x in arguments.items()})
+        return worker.answer(getattr(self.server, method), deepcopy(arguments))
 
     def stop(self) -> None:
         """There is nothing to end."""
-
-
-def _copied(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {name: _copied(value) for name, value in x.items()}
-    return x.copy() if isinstance(x, np.ndarray) else x
 
 
 @contextmanager
