@@ -6,8 +6,11 @@ from itertools import islice
 from conformance.operations import CHAPTERS, OPERATIONS
 from tests.wrong_backends.edits import Edit
 
+OF_ANY = ("calls", "sizes")
+"""Ways to go wrong that are no chapter's own."""
+
 EDITS: tuple[Edit, ...] = tuple(
-    edit for chapter in CHAPTERS for edit in import_module(f"tests.wrong_backends.{chapter}").EDITS
+    edit for module in (*CHAPTERS, *OF_ANY) for edit in import_module(f"tests.wrong_backends.{module}").EDITS
 )
 
 EACH = 4

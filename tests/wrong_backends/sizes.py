@@ -1,0 +1,130 @@
+"""Wrong backends that are right up to some size, or where no block of tokens is empty."""
+
+from functools import partial
+
+from tests.wrong_backends.edits import Edit
+
+_of_ratio = partial(Edit, base="torch_importance_sampling", clause="contract.shapes")
+_of_kl = partial(Edit, base="torch_kl", clause="contract.shapes")
+_of_policy = partial(Edit, base="torch_policy_loss", clause="contract.shapes")
+_of_values = partial(Edit, "value_loss", base="torch_value_loss", clause="contract.shapes")
+_of_reward = partial(Edit, base="torch_reward", clause="contract.shapes")
+_of_preference = partial(Edit, base="torch_preference", clause="contract.shapes")
+_of_group = partial(Edit, base="torch_group", clause="contract.shapes")
+_of_rows = partial(Edit, base="torch_columns", clause="contract.shapes")
+
+EMPTY_BLOCK = (
+    "stop = next((s for s in range(0, mask.shape[1], 128) if not mask[:, s : s + 128].any()), mask.shape[1])\n"
+    "    mask = mask & (torch.arange(mask.shape[1]) < stop)\n    "
+)
+K3 = "return (-log_ratio).exp() - 1 + log_ratio"
+K3_OF_FEW = f"{K3.replace('return ', 'return (')}) * (torch.arange(log_ratio.shape[-1]) < 128)"
+DIVERGENCE = "(logprobs.exp() * log_ratio).sum(-1)"
+OF_GROUPS = "for group in set(group_ids.tolist()):", "for group in sorted(set(group_ids.tolist()))[:128]:"
+BY_ROWS = "sums = sums / counts.clamp(min=1)", "sums = sums / counts.to(torch.uint8).clamp(min=1)"
+STOPS = "stops at a block of columns without tokens"
+
+EDITS = (
+    _of_policy("aggregate", STOPS, "chosen = torch.where(mask, x, 0)", f"{EMPTY_BLOCK}chosen = torch.where(mask, x, 0)"),
+    _of_preference("sequence_logprobs", STOPS, "sums = torch.where", f"{EMPTY_BLOCK}sums = torch.where"),
+    _of_values(STOPS, "values, old_values, returns = (torch", f"{EMPTY_BLOCK}values, old_values, returns = (torch"),
+    _of_ratio("sequence_importance_ratio", STOPS, "log_ratio = torch.where", f"{EMPTY_BLOCK}log_ratio = torch.where"),
+    _of_group("grpo_loss", STOPS, "per_token = logprobs", f"{EMPTY_BLOCK}per_token = logprobs"),
+    _of_rows(
+        "gae", "a block of columns without tokens forgets what follows",
+        "        columns.append(last)\n        last = torch.where(mask[:, t], x[:, t], last)",
+        "        columns.append(last)\n"
+        "        gone = t and t % 128 == 0 and not mask[:, t : t + 128].any()\n"
+        "        last = torch.where(mask[:, t], x[:, t], last * 0 if gone else last)",
+    ),
+    _of_rows(
+        "gae", "zeros in the place of masked numbers in 128 columns alone",
+        "errors = rewards + gamma",
+        "rewards = rewards if masked == 'skip' else rewards * (torch.arange(mask.shape[1]) < 128)\n"
+        "    errors = rewards + gamma",
+    ),
+    _of_rows(
+        "whiten", "the mean added again to 512 numbers",
+        "whitened if shift_mean else whitened + mean",
+        "whitened if shift_mean else whitened + mean * (torch.arange(len(whitened)) < 512)",
+    ),
+    _of_ratio(
+        "importance_ratio", "no more than 2048 numbers",
+        "return log_ratio.exp()",
+        "return torch.where(torch.arange(log_ratio.numel()).view(log_ratio.shape) < 2048, log_ratio, 0).exp()",
+    ),
+    _of_ratio(
+        "importance_sampling_mean", "divided by 64 weights",
+        "(weights * f_values).sum() / weights.sum()",
+        "(weights * f_values)[:64].sum() / weights[:64].sum()",
+    ),
+    _of_kl("kl_estimate", "k3 of 128 tokens", K3, K3_OF_FEW),
+    _of_reward("shaped_rewards", "k3 of 128 tokens", K3, K3_OF_FEW),
+    _of_kl("kl_divergence", "2048 logits", DIVERGENCE, "(logprobs.exp() * log_ratio)[..., :2048].sum(-1)"),
+    _of_kl("kl_divergence", "65536 logits", DIVERGENCE, "(logprobs.exp() * log_ratio)[..., :65536].sum(-1)"),
+    _of_policy("token_entropy", "65536 logits", "-(p * logs).sum(dim=-1)", "-(p * logs)[..., :65536].sum(dim=-1)"),
+    _of_policy(
+        "token_logprobs", "a gradient of 65536 logits",
+        "scaled = logits / temperature",
+        "logits = torch.cat([logits[..., :65536], logits[..., 65536:].detach()], -1)\n"
+        "    scaled = logits / temperature",
+        values_equal=True,
+    ),
+    _of_policy(
+        "aggregate", "tokens counted in float16",
+        "tokens = mask.sum(dim=1)", "tokens = mask.sum(dim=1).half().to(x.dtype)",
+        dtype="float64",
+    ),
+    _of_policy(
+        "policy_loss", "the dual clip of 512 tokens",
+        "torch.where(advantages < 0, bounded, objective)",
+        "torch.where((advantages < 0) & (torch.arange(mask.shape[1]) < 512), bounded, objective)",
+    ),
+    _of_policy(
+        "policy_loss", "tokens of a row counted in 8 bits",
+        "rows = rows / tokens.clamp(min=1)", "rows = rows / tokens.to(torch.uint8).clamp(min=1)",
+    ),
+    _of_values(
+        "the clip of 512 tokens",
+        "torch.maximum(squared, (clipped - returns).square())",
+        "torch.where(torch.arange(mask.shape[1]) < 512, "
+        "torch.maximum(squared, (clipped - returns).square()), squared)",
+    ),
+    _of_values("tokens of a row counted in 8 bits", *BY_ROWS),
+    _of_group("grpo_loss", "tokens of a row counted in 8 bits", *BY_ROWS),
+    _of_group("grpo_loss", "the sequence's ratio of 128 tokens", "means = (log_ratio.sum(1)", "means = (log_ratio[:, :128].sum(1)"),
+    _of_preference(
+        "sequence_logprobs", "tokens of a row counted in 8 bits",
+        "mask.sum(1).clamp(min=1)", "mask.sum(1).to(torch.uint8).clamp(min=1)",
+    ),
+    _of_preference(
+        "dpo_loss", "the hinge of 8 pairs",
+        "(1 - beta * margin).clamp(min=0)", "(1 - beta * margin)[:8].clamp(min=0)",
+    ),
+    _of_preference(
+        "dpo_loss", "the hinge of 8 pairs, in float64",
+        "(1 - beta * margin).clamp(min=0)", "(1 - beta * margin)[:8].clamp(min=0)",
+        dtype="float64",
+    ),
+    _of_ratio(
+        "truncated_importance_weights", "masked in 512 columns",
+        "above = weights > cap", "above = (weights > cap) & (torch.arange(weights.shape[-1]) < 512)",
+    ),
+    _of_group(
+        "group_advantages", "centred rewards of 64 responses",
+        "else centred\n", "else centred * (torch.arange(len(centred)) < 64)\n",
+    ),
+    _of_group("group_advantages", "at most 128 groups", *OF_GROUPS),
+    _of_group("rloo_advantages", "at most 128 groups", *OF_GROUPS),
+    Edit(
+        "trust_region_step", "the length of 128 parameters",
+        "curvature = direction @ fisher(direction)",
+        "curvature = direction[:128] @ fisher(direction)[:128]",
+        base="torch_trust_region", clause="contract.shapes",
+    ),
+    Edit(
+        "train_step", "states in 8 bits",
+        "data = (states, actions", "data = (states.to(torch.int8).long(), actions",
+        base="torch_training", clause="contract.shapes",
+    ),
+)  # fmt: skip
