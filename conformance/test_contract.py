@@ -293,8 +293,8 @@ def test_pure(run: Run) -> None:
         for way in ("strided", "sliced", "refilled", *unrecorded):
             run.judge(case, run.call(case, way), allowed, note=NOTES[way])
         if twins := _twins(case):
-            same = case.with_arguments(**twins)
-            run.judge(same, run.call(same), permitted(same), note=NOTES["one array"])
+            of_one = case.with_arguments(**twins)
+            run.judge(of_one, run.call(of_one), permitted(of_one), note=NOTES["one array"])
 
     run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
 
@@ -602,7 +602,7 @@ def _right_gradients(run: Run, case: Case, upstream: np.ndarray) -> dict[str, Pe
 
 
 def _base_gradients(run: Run, case: Case, upstream: np.ndarray) -> dict[str, Permitted]:
-    """As `_right_gradients`, of at least one argument: Limited where the backend offers none, else Unclear."""
+    """As `_right_gradients`, of one at least: Limited where the backend offers none, else Unclear."""
     if slopes := _right_gradients(run, case, upstream):
         return slopes
     run.gradients(case, list(OPERATIONS[case.operation].differentiable), upstream)

@@ -160,7 +160,7 @@ class Server:
     def _recording(self, way: str) -> AbstractContextManager[Any]:
         """Where the library records calls for a backward pass, "unrecorded" stops it."""
         stopped = getattr(self.hooks, "without_gradients", nullcontext)
-        return stopped() if way == "unrecorded" else nullcontext()  # type: ignore[no-any-return]
+        return stopped() if way == "unrecorded" else nullcontext()
 
     def _arrays(self, arguments: dict[str, Any], dtype: str, way: str) -> dict[str, Any]:
         """Convert arguments; those that are one object stay one."""

@@ -1,6 +1,7 @@
-"""Wrong backends that are right as long as a call is made in one way, and wrong when it is made in another."""
+"""Wrong backends that are right where a call is made in one way, and wrong where it is made in another."""
 
 from functools import partial
+from typing import Any
 
 from tests.wrong_backends.edits import Edit
 
@@ -65,8 +66,8 @@ SLOPES_KEPT = """loss = _aggregate(squared / 2, mask, aggregation, horizon, empt
             return g * value_loss.slopes, None
     return Kept.apply(values, loss.detach())"""
 
-HIDDEN = {"clause": "contract.differentiated", "values_equal": True}
-VIEW = {"clause": "contract.pure"}
+HIDDEN: dict[str, Any] = {"clause": "contract.differentiated", "values_equal": True}
+VIEW: dict[str, Any] = {"clause": "contract.pure"}
 
 EDITS = (
     _of_loss(
@@ -78,7 +79,9 @@ EDITS = (
     _of_aggregate("twice the gradient of an upstream of 1", MEAN, _hooked(MEAN, OF_ONES), **HIDDEN),
     _of_values("twice the gradient of an upstream of 1", SQUARES, _hooked(SQUARES, OF_ONES), **HIDDEN),
     _of_ratio("twice the gradient of an upstream of ones", EXP, _hooked(EXP, OF_ONES), **HIDDEN),
-    _of_logprobs("twice the gradient of an upstream of ones", OF_LOGITS, _hooked(OF_LOGITS, OF_ONES), **HIDDEN),
+    _of_logprobs(
+        "twice the gradient of an upstream of ones", OF_LOGITS, _hooked(OF_LOGITS, OF_ONES), **HIDDEN
+    ),
     _of_loss("upstream of at most 100", LOSS, _hooked(LOSS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs("upstream of at most 100", OF_LOGITS, _hooked(OF_LOGITS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs(

@@ -14,9 +14,12 @@ _of_group = partial(Edit, base="torch_group", clause="contract.shapes")
 _of_rows = partial(Edit, base="torch_columns", clause="contract.shapes")
 
 EMPTY_BLOCK = (
-    "stop = next((s for s in range(0, mask.shape[1], 128) if not mask[:, s : s + 128].any()), mask.shape[1])\n"
-    "    mask = mask & (torch.arange(mask.shape[1]) < stop)\n    "
+    "width = mask.shape[1]\n"
+    "    stop = next((s for s in range(0, width, 128) if not mask[:, s : s + 128].any()), width)\n"
+    "    mask = mask & (torch.arange(width) < stop)\n    "
 )
+CHOSEN, LOG_RATIO = "chosen = torch.where(mask, x, 0)", "log_ratio = torch.where"
+VALUES, SUMS, PER_TOKEN = "values, old_values, returns = (torch", "sums = torch.where", "per_token = logprobs"
 K3 = "return (-log_ratio).exp() - 1 + log_ratio"
 K3_OF_FEW = f"{K3.replace('return ', 'return (')}) * (torch.arange(log_ratio.shape[-1]) < 128)"
 DIVERGENCE = "(logprobs.exp() * log_ratio).sum(-1)"
@@ -25,11 +28,11 @@ BY_ROWS = "sums = sums / counts.clamp(min=1)", "sums = sums / counts.to(torch.ui
 STOPS = "stops at a block of columns without tokens"
 
 EDITS = (
-    _of_policy("aggregate", STOPS, "chosen = torch.where(mask, x, 0)", f"{EMPTY_BLOCK}chosen = torch.where(mask, x, 0)"),
-    _of_preference("sequence_logprobs", STOPS, "sums = torch.where", f"{EMPTY_BLOCK}sums = torch.where"),
-    _of_values(STOPS, "values, old_values, returns = (torch", f"{EMPTY_BLOCK}values, old_values, returns = (torch"),
-    _of_ratio("sequence_importance_ratio", STOPS, "log_ratio = torch.where", f"{EMPTY_BLOCK}log_ratio = torch.where"),
-    _of_group("grpo_loss", STOPS, "per_token = logprobs", f"{EMPTY_BLOCK}per_token = logprobs"),
+    _of_policy("aggregate", STOPS, CHOSEN, EMPTY_BLOCK + CHOSEN),
+    _of_preference("sequence_logprobs", STOPS, SUMS, EMPTY_BLOCK + SUMS),
+    _of_values(STOPS, VALUES, EMPTY_BLOCK + VALUES),
+    _of_ratio("sequence_importance_ratio", STOPS, LOG_RATIO, EMPTY_BLOCK + LOG_RATIO),
+    _of_group("grpo_loss", STOPS, PER_TOKEN, EMPTY_BLOCK + PER_TOKEN),
     _of_rows(
         "gae", "a block of columns without tokens forgets what follows",
         "        columns.append(last)\n        last = torch.where(mask[:, t], x[:, t], last)",
@@ -51,7 +54,8 @@ EDITS = (
     _of_ratio(
         "importance_ratio", "no more than 2048 numbers",
         "return log_ratio.exp()",
-        "return torch.where(torch.arange(log_ratio.numel()).view(log_ratio.shape) < 2048, log_ratio, 0).exp()",
+        "places = torch.arange(log_ratio.numel()).view(log_ratio.shape)\n"
+        "    return torch.where(places < 2048, log_ratio, 0).exp()",
     ),
     _of_ratio(
         "importance_sampling_mean", "divided by 64 weights",
@@ -62,7 +66,10 @@ EDITS = (
     _of_reward("shaped_rewards", "k3 of 128 tokens", K3, K3_OF_FEW),
     _of_kl("kl_divergence", "2048 logits", DIVERGENCE, "(logprobs.exp() * log_ratio)[..., :2048].sum(-1)"),
     _of_kl("kl_divergence", "65536 logits", DIVERGENCE, "(logprobs.exp() * log_ratio)[..., :65536].sum(-1)"),
-    _of_policy("token_entropy", "65536 logits", "-(p * logs).sum(dim=-1)", "-(p * logs)[..., :65536].sum(dim=-1)"),
+    _of_policy(
+        "token_entropy", "65536 logits",
+        "-(p * logs).sum(dim=-1)", "-(p * logs)[..., :65536].sum(dim=-1)",
+    ),
     _of_policy(
         "token_logprobs", "a gradient of 65536 logits",
         "scaled = logits / temperature",
@@ -92,7 +99,10 @@ EDITS = (
     ),
     _of_values("tokens of a row counted in 8 bits", *BY_ROWS),
     _of_group("grpo_loss", "tokens of a row counted in 8 bits", *BY_ROWS),
-    _of_group("grpo_loss", "the sequence's ratio of 128 tokens", "means = (log_ratio.sum(1)", "means = (log_ratio[:, :128].sum(1)"),
+    _of_group(
+        "grpo_loss", "the sequence's ratio of 128 tokens",
+        "means = (log_ratio.sum(1)", "means = (log_ratio[:, :128].sum(1)",
+    ),
     _of_preference(
         "sequence_logprobs", "tokens of a row counted in 8 bits",
         "mask.sum(1).clamp(min=1)", "mask.sum(1).to(torch.uint8).clamp(min=1)",
