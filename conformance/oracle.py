@@ -77,6 +77,11 @@ class Permitted:
         certain = _certain_infinity(ball)
         return (float(ball.lower()), float(ball.upper())) if certain is None else (certain, certain)
 
+    def excludes(self, other: "Permitted", index: tuple[int, ...]) -> bool:
+        """Whether nothing that is permitted here is permitted there, at one element."""
+        (low, high), (lowest, highest) = self.bounds(index), other.bounds(index)
+        return high < lowest or highest < low
+
 
 def permitted(case: Case, *also: Callable[..., Any]) -> Permitted:
     """Run the operation's reference on balls that round as the dtype may.
