@@ -188,7 +188,7 @@ def whitening_moments() -> Numbers:
 
 @derivation("gae.whitening", status="proved")
 def running_mean() -> None:
-    """The mean of one more is S/(k-1) + (x - S/(k-1))/k = (S + x)/k; and the code's mean, of up to five numbers."""
+    """The mean of one more is S/(k-1) + (x - S/(k-1))/k = (S + x)/k; and the code's mean, up to n = 5."""
     total, x = sympy.symbols("S x", real=True)
     before = total / (K - 1)
     agree(before + (x - before) / K, (total + x) / K)

@@ -181,11 +181,10 @@ def running_mean(x: Array) -> Array:
     ------
     Welford 1962, *Note on a method for calculating corrected sums of squares and products*.
     """
-    first, *others = x.flat
-    average: Array = first
+    average, *others = x.flat
     for count, entry in enumerate(others, start=2):
         average = average + (entry - average) / count
-    return average
+    return np.asarray(average)[()]
 
 
 def same(x: Array, other: Callable[[], Array]) -> Array:
@@ -195,8 +194,7 @@ def same(x: Array, other: Callable[[], Array]) -> Array:
     """
     if system_of(x) is not dyadics:
         return x
-    both: Array = np.frompyfunc(dyadics.as_exact_as, 2, 1)(x, other())
-    return both
+    return np.asarray(np.frompyfunc(dyadics.as_exact_as, 2, 1)(x, other()))[()]
 
 
 def logsumexp(x: Array, axis: int = -1) -> Array:

@@ -282,12 +282,16 @@ def test_formulas_cannot_branch_on_a_value(branch: Callable[[Any], Any]) -> None
 def test_a_value_is_exact_where_every_formula_for_it_is() -> None:
     """Four numbers have the sum 8, but a running mean of theirs passes a third, unless they are equal."""
     for entries, exact in (([3, 1], True), ([0, 2, 6, 0], False), ([2, 2, 2, 2], True)):
-        x = np.array([dyadics.number(entry) for entry in entries], dtype=object)
-        assert (numbers.total(x) / len(x)).value == 2
-        assert numbers.mean(x).value == (2 if exact else None)
-    roundabout = dyadics.number(2.0**20) + 1 - 2.0**20
-    assert numbers.same(dyadics.number(1), lambda: dyadics.number(1)).value == 1
-    assert not FORMATS["float16"].holds(numbers.same(dyadics.number(1), lambda: roundabout))
+        x: Any = np.array([dyadics.number(entry) for entry in entries], dtype=object)
+        mean: Any = numbers.mean(x)
+        assert (dyadics.total(list(x)) / len(x)).value == 2
+        assert mean.value == (2 if exact else None)
+    one: Any = dyadics.number(1)
+    roundabout: Any = dyadics.number(2.0**20) + 1 - 2.0**20
+    for other, holds in ((one, True), (roundabout, False)):
+        both: Any = numbers.same(one, lambda other=other: other)
+        assert both.value == 1
+        assert FORMATS["float16"].holds(both) == holds
 
 
 @pytest.mark.parametrize("stranger", ["1", None, 1j])

@@ -128,7 +128,7 @@ def test_a_mean_over_tokens_may_be_one_of_the_means_of_rows(lengths: tuple[int, 
 
 
 def test_upstream_may_multiply_last() -> None:
-    """A product that underflows in float16 is 0, a thousand of it too; not so where a thousand comes first."""
+    """What underflows in float16 is 0, and a thousand of it too; not so where the thousand comes first."""
     tiny = float(FORMATS["float16"].round(1e-4))
     arguments = {name: np.zeros((1, 1)) for name in ("logprobs", "old_logprobs")}
     arguments |= {name: np.full((1, 1), tiny) for name in ("advantages", "rollout_weights")}
