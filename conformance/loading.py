@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from conformance.arrays import HOOKS, LIBRARIES
+from conformance.operations import OPERATIONS
 
 ADAPTERS = Path(__file__).parent / "adapters"
 CLOSE = 0.85
@@ -66,16 +67,31 @@ def hooks(backend: Any) -> Any:
         raise LoadError(f"array_library is {named!r}, which cannot be imported: {error}") from error
 
 
-def provided(backend: Any, operations: Iterable[str]) -> dict[str, list[str] | None]:
-    """Tell which operations a backend has, and which keywords each takes (None: any)."""
+def provided(backend: Any, operations: Mapping[str, Collection[str]]) -> dict[str, list[str] | None]:
+    """Tell which operations a backend has, and which keywords each takes (None: any).
+
+    What stands behind a wrapper cannot be seen: there, an option that the backend fixes at its default is
+    none that it takes.
+    """
     found = {name: getattr(backend, name, None) for name in operations}
-    return {name: _keywords(function) for name, function in found.items() if callable(function)}
+    limits = declared(backend, operations)
+    return {
+        name: _behind(name, limits.get(name, {})) if _is_wrapper(function) else _keywords(function)
+        for name, function in found.items()
+        if callable(function)
+    }
 
 
 def places(backend: Any, operations: Mapping[str, Collection[str]]) -> dict[str, int]:
     """Tell how many arguments each operation of a backend takes by position, where its signature says so."""
     found = {name: _places(getattr(backend, name, None), options) for name, options in operations.items()}
     return {name: count for name, count in found.items() if count is not None}
+
+
+def tracer(backend: Any) -> Any:
+    """Return a backend's `trace`; None for NumPy's, or another library's, which `import *` brings along."""
+    trace = getattr(backend, "trace", None)
+    return trace if inspect.isfunction(trace) or inspect.ismethod(trace) else None
 
 
 def strangers(backend: Any, operations: Mapping[str, Collection[str]]) -> list[str]:
@@ -158,6 +174,18 @@ def _keywords(function: Any) -> list[str] | None:
     return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
+def _behind(operation: str, fixed: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """The options of an operation but for those fixed at their default."""
+    defaults = OPERATIONS[operation].options
+    return [name for name, default in defaults.items() if fixed.get(name) != (default,)]
+
+
+def _is_wrapper(function: Any) -> bool:
+    """Whether a function takes anything, `(*args, **kwargs)`, and so says nothing of what it takes."""
+    kinds = {p.kind for p in _parameters(function) or ()}
+    return kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+
+
 def _places(function: Any, options: Collection[str]) -> int | None:
     """Count what a function takes by position, up to the first option."""
     parameters = _parameters(function)
@@ -173,9 +201,12 @@ def _keyword_only(function: Any) -> list[str]:
 
 
 def _parameters(function: Any) -> list[inspect.Parameter] | None:
-    """The parameters of a function; None where they cannot be known."""
+    """The parameters of a function; None where they cannot be known.
+
+    A `torch.nn.Module` is called as its `forward` is.
+    """
     try:
-        return list(inspect.signature(function).parameters.values())
+        return list(inspect.signature(getattr(function, "forward", function)).parameters.values())
     except (TypeError, ValueError):
         return None
 

@@ -36,20 +36,22 @@ def mismatch(
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
-    found = islice(explanations(case, got, gradient, upstream), MAX_NOTES)
+    found = islice(explanations(case, got, allowed, gradient, upstream), MAX_NOTES)
     return lines + [f"note       this is what {label} gives" for label in found]
 
 
 def explanations(
-    case: Case, got: np.ndarray, gradient: str = "", upstream: np.ndarray | None = None
+    case: Case, got: np.ndarray, allowed: Permitted, gradient: str = "", upstream: np.ndarray | None = None
 ) -> Iterator[str]:
-    """Name the known variants that give exactly what was got, where the operation itself does not."""
-    if not np.isfinite([got[i] for i in judged(case, got)]).all():
+    """Name the known variants that give what was got, and that the operation itself cannot be taken for."""
+    elements = judged(case, got)
+    if not np.isfinite([got[i] for i in elements]).all():
         return
     told = set()
-    for label, allowed in readings(case, gradient, upstream):
+    for label, there in readings(case, gradient, upstream):
         words = label.replace("'", "")
-        if words not in told and all(allowed.distance(i, float(got[i])) <= 1.0 for i in judged(case, got)):
+        fits = words not in told and all(there.distance(i, float(got[i])) <= 1.0 for i in elements)
+        if fits and any(there.excludes(allowed, i) for i in elements):
             told.add(words)
             yield label
 

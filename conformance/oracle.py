@@ -19,6 +19,7 @@ from flint import arb
 from conformance.callables import bind
 from conformance.cases import Case
 from conformance.operations import OPERATIONS
+from reference import numbers
 from reference.numbers import balls, dyadics
 from reference.numbers.formats import FORMATS, Format
 
@@ -76,6 +77,11 @@ class Permitted:
         certain = _certain_infinity(ball)
         return (float(ball.lower()), float(ball.upper())) if certain is None else (certain, certain)
 
+    def excludes(self, other: "Permitted", index: tuple[int, ...]) -> bool:
+        """Whether nothing that is permitted here is permitted there, at one element."""
+        (low, high), (lowest, highest) = self.bounds(index), other.bounds(index)
+        return high < lowest or highest < low
+
 
 def permitted(case: Case, *also: Callable[..., Any]) -> Permitted:
     """Run the operation's reference on balls that round as the dtype may.
@@ -120,19 +126,26 @@ def computed(case: Case, formula: Callable[..., Any], *before: np.ndarray) -> np
 
 
 def permitted_gradients(case: Case, upstream: np.ndarray) -> dict[str, Permitted]:
-    """Run the reference's gradient on balls, for an upstream gradient: a permitted set for each argument."""
+    """Run the reference's gradient on balls, for an upstream gradient: a permitted set for each argument.
+
+    Of a scalar, a backend may find the gradient first and multiply by upstream last. Where that underflows
+    on the way, upstream multiplies what was lost.
+    """
     operation = OPERATIONS[case.operation]
     gradient = operation.gradient
     assert gradient is not None
     found = {}
     for k, name in enumerate(operation.differentiable):
 
-        def one(*arguments: Any, _index: int = k, **options: Any) -> Any:
-            given, *rest = arguments
-            result = gradient(given, *bind(case.operation, tuple(rest)), **options)
+        def first(given: Any, *rest: Any, _index: int = k, **options: Any) -> Any:
+            result = gradient(given, *bind(case.operation, rest), **options)
             return result[_index] if isinstance(result, tuple) else result
 
-        found[name] = permitted_by(case, one, upstream)
+        def last(given: Any, *rest: Any, _first: Callable[..., Any] = first, **options: Any) -> Any:
+            return given * _first(numbers.full((), 1.0, like=given), *rest, **options)
+
+        formulas = (first,) if operation.result else (first, last)
+        found[name] = reduce(_either, (permitted_by(case, formula, upstream) for formula in formulas))
     return found
 
 

@@ -313,7 +313,7 @@ def whiten(x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps:
     nothing = numbers.zeros(x.shape, like=x)
     if count <= ddof:
         return nothing
-    mean = numbers.total(numbers.where(mask, x, nothing)) / count
+    mean = numbers.mean(x[mask])
     centred = numbers.where(mask, x - mean, nothing)
     variance = numbers.total(numbers.square(centred)) / (count - ddof)
     whitened = centred / numbers.sqrt(variance + eps)

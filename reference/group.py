@@ -325,7 +325,7 @@ def _relative(rewards: Array, scale: str, ddof: int, eps: Scalar) -> Array:
     count = len(rewards)
     nothing, one = (numbers.full(rewards.shape, value, like=rewards) for value in (0, 1))
     same = _all_equal(rewards)
-    centred = numbers.where(same, nothing, rewards - numbers.total(rewards) / count)
+    centred = numbers.where(same, nothing, rewards - numbers.mean(rewards))
     if scale == "none":
         return centred
     deviation = numbers.sqrt(numbers.total(numbers.square(centred)) / (count - ddof))

@@ -1,8 +1,8 @@
 """Importance sampling: ratios of probabilities, weighted means, effective sample size.
 
-Assumptions: probabilities come as their natural logarithms, log-probabilities in nats, at most 0 and
-possibly -∞; a ratio is the exponential of a difference of two of them. A mask is True at the tokens that
-the policy produced; what lies elsewhere is deselected before any arithmetic.
+Assumptions: probabilities, or densities of continuous actions, come as their natural logarithms, in nats: any
+real number, or -∞. A ratio is the exponential of a difference of two of them. A mask is True at the tokens
+that the policy produced; what lies elsewhere is deselected before any arithmetic.
 
 Shapes: B rows, T positions, N samples. Ratios, weights and effective sample sizes are dimensionless, a
 mean has the unit of what it is the mean of.

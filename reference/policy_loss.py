@@ -76,8 +76,8 @@ def aggregate(
     """
     x = checks.real_array("x", x, (None, None))
     mask = checks.mask_array("mask", mask, x.shape, like="x")
-    divisors = aggregation_divisors(mask, mode=mode, horizon=horizon, empty_rows=empty_rows)
-    return _scalar(numbers.total(numbers.where(mask, x, numbers.zeros(x.shape, like=x)) / divisors))
+    active = numbers.where(mask, x, numbers.zeros(x.shape, like=x))
+    return _scalar(numbers.total(_shares(active, mask, mode=mode, horizon=horizon, empty_rows=empty_rows)))
 
 
 def aggregate_gradient(
@@ -103,9 +103,9 @@ def aggregate_gradient(
     upstream = checks.real_number("upstream", upstream)
     x = checks.real_array("x", x, (None, None))
     mask = checks.mask_array("mask", mask, x.shape, like="x")
-    divisors = aggregation_divisors(mask, mode=mode, horizon=horizon, empty_rows=empty_rows)
-    filled = numbers.full(mask.shape, 1.0, like=upstream) * upstream / divisors
-    return numbers.where(mask, filled, numbers.zeros(mask.shape, like=upstream))
+    filled = numbers.full(mask.shape, 1.0, like=upstream) * upstream
+    shares = _shares(filled, mask, mode=mode, horizon=horizon, empty_rows=empty_rows)
+    return numbers.where(mask, shares, numbers.zeros(mask.shape, like=upstream))
 
 
 def aggregation_divisors(
@@ -419,6 +419,16 @@ def total_loss(
     checks.non_negative("entropy_coef", entropy_coef)
     checks.non_negative("kl_coef", kl_coef)
     return policy_loss - entropy_coef * entropy + kl_coef * kl_loss
+
+
+def _shares(x: Array, mask: Mask, *, mode: str, **options: Any) -> Array:
+    """Each token's number over its divisor; a mean over tokens may be one of the rows' weighted means."""
+    divisors = aggregation_divisors(mask, mode=mode, **options)
+    shares: Array = x / divisors
+    if mode != "token-mean":
+        return shares
+    lengths = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return numbers.same(shares, lambda: x / lengths * lengths / divisors)
 
 
 def _constants(

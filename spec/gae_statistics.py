@@ -11,6 +11,7 @@ import numpy as np
 import sympy
 
 from reference import gae as reference
+from reference import numbers
 from reference.numbers import symbols
 from spec import tabular
 from spec.markov import Process, processes
@@ -185,12 +186,24 @@ def whitening_moments() -> Numbers:
     return _two_values()
 
 
+@derivation("gae.whitening", status="proved")
+def running_mean() -> None:
+    """The mean of one more is S/(k-1) + (x - S/(k-1))/k = (S + x)/k; and the code's mean, up to n = 5."""
+    total, x = sympy.symbols("S x", real=True)
+    before = total / (K - 1)
+    agree(before + (x - before) / K, (total + x) / K)
+    for count in range(2, LONGEST + 1):
+        x, mask = symbols.array("x", (1, count)), np.full((1, count), True)
+        whitened, moved = (reference.whiten(x, mask, shift_mean=shift, eps=ONE) for shift in (True, False))
+        agree(moved, whitened + numbers.running_mean(x))
+
+
 def _two_values() -> Numbers:
     """What ddof changes on the values 1 and 3, and eps on two values whose variance it equals."""
     mask, pair = np.array([[True, True]]), np.array([[1.0, 3.0]])
-    numbers: Numbers = {"the larger value": 3}
+    found: Numbers = {"the larger value": 3}
     for ddof in (0, 1):
         low, high = reference.whiten(pair, mask, ddof=ddof)[0]
-        numbers |= {f"1 with ddof {ddof}": low, f"3 with ddof {ddof}": high}
-    numbers["variance where v = ε"] = np.var(reference.whiten(pair, mask, ddof=0, eps=1.0))
-    return numbers
+        found |= {f"1 with ddof {ddof}": low, f"3 with ddof {ddof}": high}
+    found["variance where v = ε"] = np.var(reference.whiten(pair, mask, ddof=0, eps=1.0))
+    return found

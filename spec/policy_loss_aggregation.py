@@ -54,6 +54,16 @@ def weights_of_the_tokens() -> None:
         agree(reference.aggregate_gradient(UP, x, mask, **options), UP * weights)
 
 
+@derivation("ppo.aggregation", status="verified for T <= 3")
+def means_of_rows() -> None:
+    """Every mask of two rows: the rows' own means, each with the row's share of the tokens as its weight."""
+    x = symbols.array("x", SHAPE)
+    for mask in filter(np.any, every_mask(SHAPE)):
+        lengths = [sympy.Integer(n) for n in mask.sum(axis=1)]
+        means = [reference.aggregate(x[k : k + 1], mask[k : k + 1]) for k in range(len(mask))]
+        agree(np.dot(lengths, means) / sum(lengths), reference.aggregate(x, mask))
+
+
 @derivation("ppo.aggregation-agreement", status="verified for T <= 3")
 def modes_agree_on_equal_lengths() -> Numbers:
     """Rows of one length N: both means agree, the sum is N times them, and over the horizon N/L times."""

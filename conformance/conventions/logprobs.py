@@ -112,7 +112,7 @@ FAMILIES = (
                 "ppo.entropy-extremes",
             ),
             Convention(
-                "through", {"differentiable": "all", "without a gradient": "nothing"}, "ppo.entropy-gradient"
+                "through", {"differentiable": "all", "no gradient": "nothing"}, "ppo.entropy-gradient"
             ),
         ),
         _token_entropy,

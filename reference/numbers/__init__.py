@@ -16,6 +16,7 @@ The number system is that of the arguments: the functions below look at the elem
 """
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -164,6 +165,36 @@ def total(x: Array, axis: int | None = None) -> Array:
     result = np.empty(len(sums), dtype=object)
     result[:] = sums
     return result.reshape(rows.shape[:-1])
+
+
+def mean(x: Array) -> Array:
+    """Mean of all entries, of one at least; a running mean is the same."""
+    count: int = np.size(x)
+    average: Array = total(x) / count
+    return same(average, lambda: running_mean(x))
+
+
+def running_mean(x: Array) -> Array:
+    """Mean of all entries in one pass: m_k = m_{k-1} + (x_k - m_{k-1}) / k.
+
+    Source
+    ------
+    Welford 1962, *Note on a method for calculating corrected sums of squares and products*.
+    """
+    average, *others = x.flat
+    for count, entry in enumerate(others, start=2):
+        average = average + (entry - average) / count
+    return np.asarray(average)[()]
+
+
+def same(x: Array, other: Callable[[], Array]) -> Array:
+    """x, for which a backend may follow another formula of the same value: exact only where both are.
+
+    Balls have the room for it: an operation may lose more than its own rounding.
+    """
+    if system_of(x) is not dyadics:
+        return x
+    return np.asarray(np.frompyfunc(dyadics.as_exact_as, 2, 1)(x, other()))[()]
 
 
 def logsumexp(x: Array, axis: int = -1) -> Array:

@@ -139,6 +139,17 @@ def absolute(x: Dyadic) -> Dyadic:
     return LOST if x.units is None else Dyadic(abs(x.units), x.exponent, x.size, x.low, x.high)
 
 
+def as_exact_as(x: Dyadic, *others: Dyadic) -> Dyadic:
+    """A number that is exact only where others are too."""
+    if any(other.units is None for other in others):
+        return LOST
+    size, low, high = (
+        choose([getattr(x, part), *(getattr(other, part) for other in others)])
+        for choose, part in ((max, "size"), (min, "low"), (max, "high"))
+    )
+    return Dyadic(x.units, x.exponent, size, low, high)
+
+
 class Decision:
     """The truth of a comparison, and what was compared: it is sure only where that is exact."""
 
@@ -167,18 +178,18 @@ def where(condition: Decision | bool | None, x: Any, y: Any) -> Dyadic:
     if condition is None:
         return LOST
     compared = condition.compared if isinstance(condition, Decision) else ()
-    return _as_exact_as(number(x if condition else y), *compared)
+    return as_exact_as(number(x if condition else y), *compared)
 
 
 def kink(x: Any, y: Any, below: Any, above: Any) -> Dyadic:
     """One side or the other; at the tie only what both agree on is demanded."""
     a, b = number(below), number(above)
     if less(x, y):
-        return _as_exact_as(a, number(x), number(y))
+        return as_exact_as(a, number(x), number(y))
     if less(y, x):
-        return _as_exact_as(b, number(x), number(y))
+        return as_exact_as(b, number(x), number(y))
     agreed = a if a.units is not None and a.value == b.value else LOST
-    return _as_exact_as(agreed, number(x), number(y))
+    return as_exact_as(agreed, number(x), number(y))
 
 
 def maximum(x: Any, y: Any) -> Dyadic:
@@ -224,15 +235,6 @@ def sigmoid(_x: Dyadic) -> Dyadic:
 def log_sigmoid(_x: Dyadic) -> Dyadic:
     """Never demanded exactly."""
     return LOST
-
-
-def _as_exact_as(x: Dyadic, *others: Dyadic) -> Dyadic:
-    """A number that is exact only where others are too."""
-    size, low, high = (
-        choose([getattr(x, part), *(getattr(other, part) for other in others)])
-        for choose, part in ((max, "size"), (min, "low"), (max, "high"))
-    )
-    return Dyadic(x.units, x.exponent, size, low, high)
 
 
 def _ceiling(size: int, exponent: int) -> int:

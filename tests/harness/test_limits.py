@@ -5,10 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conformance.limits import unknown_value, without_place
-from conformance.loading import places
+from conformance.loading import places, provided, tracer
 from conformance.operations import OPERATIONS
 from conformance.values import option_values
 from tests.harness.suite import ROOT, run_suite
@@ -75,6 +76,38 @@ def test_an_argument_is_left_out_where_that_is_certain(
 ) -> None:
     found = without_place(places(SimpleNamespace(policy_loss=function), OPTIONS))
     assert found.get("policy_loss", ()) == lacking
+
+
+def _wrapper(*arguments: Any, **given: Any) -> Any: ...
+def _keywords(x: Any, mask: Any, **given: Any) -> Any: ...
+
+
+class _Module:
+    """Called with anything, as a `torch.nn.Module` is, and written as `forward`."""
+
+    def __call__(self, *arguments: Any, **given: Any) -> Any: ...
+    def forward(self, x: Any, mask: Any, *, eps: float) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "taken"),
+    [
+        (_wrapper, ["shift_mean", "eps"]),
+        (_keywords, None),
+        (_Module(), ["x", "mask", "eps"]),
+    ],
+)
+def test_an_option_fixed_at_its_default_is_not_given_to_a_wrapper(
+    function: Callable[..., Any], taken: list[str] | None
+) -> None:
+    limits = {"whiten": {"ddof": (1,), "eps": (0.0,)}}
+    assert provided(SimpleNamespace(whiten=function, options=limits), OPTIONS) == {"whiten": taken}
+
+
+def test_a_trace_that_a_library_brings_is_none() -> None:
+    assert tracer(SimpleNamespace(trace=np.trace)) is None
+    assert tracer(SimpleNamespace()) is None
+    assert tracer(SimpleNamespace(trace=_wrapper)) is _wrapper
 
 
 def test_an_operation_is_served_without_an_argument_that_it_lacks(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_bootstrap_ignored_is_told_before_options_that_agree() -> None:
     still = {name: np.zeros_like(case.arguments[name]) for name in ("parameters", "rewards")}
     case = case.with_arguments(**still, bootstrap_value=np.ones(2)).with_options(gamma=1.0)
     ignored = case.with_arguments(bootstrap_value=np.zeros(2))
-    notes = list(islice(explanations(case, _answer(ignored)), MAX_NOTES))
+    notes = list(islice(explanations(case, _answer(ignored), permitted(case)), MAX_NOTES))
     assert notes[0] == "train_step with a bootstrap value of 0"
 
 
@@ -39,7 +39,16 @@ def test_a_number_that_a_call_is_about_is_no_variant() -> None:
     case = ordinary("adaptive_kl_coef", "float64", {})
     other = case.with_options(coef=1.0)
     assert _answer(other) != _answer(case)
-    assert list(explanations(case, _answer(other))) == []
+    assert list(explanations(case, _answer(other), permitted(case))) == []
+
+
+def test_an_option_that_changes_nothing_is_no_variant() -> None:
+    """One token a row: the ratio of a sequence is that of its token."""
+    case = ordinary("policy_loss", "float32", {}, sizes={"B": 3, "T": 1})
+    case = case.with_options(ratio_level="token", aggregation="token-mean", clip_low=0.2)
+    assert list(explanations(case, _answer(case) * 1.0001, permitted(case))) == []
+    notes = explanations(case, _answer(case.with_options(clip_low=0.5)), permitted(case))
+    assert not any("ratio_level" in note for note in notes)
 
 
 @pytest.mark.parametrize("also", [(), ("gae.mask",)])

@@ -128,7 +128,7 @@ THIRD = {
         "estimator": "k3, whatever is asked",
         "through": "the gradient is k2's, whatever the value",
     },
-    "token_entropy": {"through": "without a gradient", "temperature": "honoured (1.0, 0.7, 2.0, 0.5)"},
+    "token_entropy": {"through": "no gradient", "temperature": "honoured (1.0, 0.7, 2.0, 0.5)"},
     "discounted_returns": {"masked": "masked positions skipped"},
     "whiten": {
         "inverted": "shift_mean=True adds the mean back",

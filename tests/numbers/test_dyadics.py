@@ -279,6 +279,21 @@ def test_formulas_cannot_branch_on_a_value(branch: Callable[[Any], Any]) -> None
         branch(dyadics.number(1))
 
 
+def test_a_value_is_exact_where_every_formula_for_it_is() -> None:
+    """Four numbers have the sum 8, but a running mean of theirs passes a third, unless they are equal."""
+    for entries, exact in (([3, 1], True), ([0, 2, 6, 0], False), ([2, 2, 2, 2], True)):
+        x: Any = np.array([dyadics.number(entry) for entry in entries], dtype=object)
+        mean: Any = numbers.mean(x)
+        assert (dyadics.total(list(x)) / len(x)).value == 2
+        assert mean.value == (2 if exact else None)
+    one: Any = dyadics.number(1)
+    roundabout: Any = dyadics.number(2.0**20) + 1 - 2.0**20
+    sure: Any = numbers.same(one, lambda: one)
+    unsure: Any = numbers.same(one, lambda: roundabout)
+    assert sure.value == unsure.value == 1
+    assert [FORMATS["float16"].holds(x) for x in (sure, unsure)] == [True, False]
+
+
 @pytest.mark.parametrize("stranger", ["1", None, 1j])
 def test_strangers_are_refused(stranger: Any) -> None:
     for operation in (operator.add, operator.sub, operator.mul, operator.truediv):

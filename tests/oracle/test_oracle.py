@@ -8,7 +8,7 @@ import pytest
 
 from conformance.cases import Case, ordinary
 from conformance.operations import OPERATIONS
-from conformance.oracle import FACTOR, attainable, grade, judged, permitted
+from conformance.oracle import FACTOR, attainable, grade, judged, permitted, permitted_gradients
 from reference.numbers.formats import FORMATS
 
 PAIRS = [(operation, dtype) for operation in OPERATIONS for dtype in FORMATS]
@@ -115,6 +115,31 @@ def test_other_formula_widens_to_the_hull_and_is_exact_only_where_both_are() -> 
     assert alone.distance((0, 0), middle[0, 0] + 1.0) > 1.0
     assert both.distance((0, 0), middle[0, 0] + 1.0) <= 1.0
     assert both.distance((0, 0), middle[0, 0]) <= 1.0
+
+
+@pytest.mark.parametrize(("lengths", "exact"), [((4, 4), True), ((5, 3), False)])
+def test_a_mean_over_tokens_may_be_one_of_the_means_of_rows(lengths: tuple[int, int], exact: bool) -> None:
+    mask = np.arange(5) < np.array(lengths)[:, None]
+    case = Case("aggregate", {"x": np.ones((2, 5)), "mask": mask}, {}, "float32", "exact", exact=True)
+    assert permitted(case).exact[()] == (1 if exact else None)
+    shares = permitted_gradients(case, np.array(3.0))["x"]
+    assert shares.exact[0, 0] == (Fraction(3, 8) if exact else None)
+    assert permitted(case.with_options(mode="seq-mean-token-sum")).exact[()] == 4
+
+
+def test_upstream_may_multiply_last() -> None:
+    """What underflows in float16 is 0, and a thousand of it too; not so where the thousand comes first."""
+    tiny = float(FORMATS["float16"].round(1e-4))
+    arguments = {name: np.zeros((1, 1)) for name in ("logprobs", "old_logprobs")}
+    arguments |= {name: np.full((1, 1), tiny) for name in ("advantages", "rollout_weights")}
+    arguments = {name: arguments.get(name, np.array([[True]])) for name in ORDER}
+    case = Case("policy_loss", arguments, {"clip_low": 0.2, "clip_high": 0.2}, "float16", "extremes")
+    slopes = permitted_gradients(case, np.array(1000.0))["logprobs"]
+    assert slopes.distance((0, 0), 0.0) <= 1.0
+    assert slopes.distance((0, 0), -3 * tiny) > 1.0
+
+
+ORDER = [argument.name for argument in OPERATIONS["policy_loss"].arguments]
 
 
 def test_grade_is_small_for_the_rounded_truth_and_large_for_lost_digits() -> None:
