@@ -623,8 +623,7 @@ def _another_order(rows: int) -> np.ndarray:
 
 def _apart(case: Case, allowed: Permitted, other: Permitted, got: np.ndarray) -> bool:
     """Whether two permitted sets are disjoint at some specified element."""
-    intervals = [(allowed.bounds(i), other.bounds(i)) for i in judged(case, got)]
-    return any(a[1] < b[0] or b[1] < a[0] for a, b in intervals)
+    return any(allowed.excludes(other, i) for i in judged(case, got))
 
 
 def _same_bits(x: float, y: float) -> bool:

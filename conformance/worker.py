@@ -124,10 +124,10 @@ class Server:
 
     def trace(self, operation: str, arguments: dict[str, Any], options: dict[str, Any], dtype: str) -> Reply:
         """Ask a backend that offers it for the intermediates of a call; none if it does not."""
-        if not callable(getattr(self.backend, "trace", None)):
+        if (trace := loading.tracer(self.backend)) is None:
             return {"traced": {}}
         arrays = tuple(self._array(x, dtype, "plain") for x in arguments.values())
-        found = self.backend.trace(operation, *bind(operation, arrays), **options)
+        found = trace(operation, *bind(operation, arrays), **options)
         return {"traced": {name: np.asarray(self.hooks.to_numpy(x)) for name, x in found.items()}}
 
     def _reply_of_dict(

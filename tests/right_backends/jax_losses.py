@@ -23,7 +23,7 @@ CONFIG.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 array_library = "jax"
 name = f"jax losses (jax {jax.__version__})"
 
-SIZES = (8, 64, 512, 1040, 2**16 + 8)
+SIZES = (8, 64, 512, 2056, 2**16 + 8)
 
 Shape = tuple[Array, ...]
 """The shape of the first argument without its padding, as numbers."""
