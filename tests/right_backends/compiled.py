@@ -10,7 +10,7 @@ the gradient of their minimum is halved (torch 2.13 on the CPU, `policy_loss` at
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -94,7 +94,6 @@ effective_sample_size = _compiled(torch_importance_sampling.effective_sample_siz
 kl_estimate = _compiled(torch_kl.kl_estimate)
 kl_divergence = _compiled(torch_kl.kl_divergence, -torch.inf)
 token_logprobs = _compiled(torch_policy_loss.token_logprobs, -torch.inf)
-token_entropy = _compiled(torch_policy_loss.token_entropy, -torch.inf)
 aggregate = _compiled(torch_policy_loss.aggregate)
 policy_loss = _compiled(torch_policy_loss.policy_loss)
 policy_metrics = _compiled(torch_policy_loss.policy_metrics)
@@ -105,6 +104,13 @@ sequence_logprobs = _compiled(torch_preference.sequence_logprobs)
 implicit_rewards = _compiled(torch_preference.implicit_rewards)
 dpo_loss = _compiled(torch_preference.dpo_loss, None)
 grpo_loss = _compiled(torch_group.grpo_loss)
+
+
+@partial(_compiled, fill=-torch.inf)
+def token_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """In float32 at least: of float16, inductor rounds the largest logit, and not what it is taken from."""
+    wide = logits.float() if logits.dtype.itemsize == 2 else logits
+    return torch_policy_loss.token_entropy(wide, temperature=temperature).to(logits.dtype)
 
 
 @_compiled
