@@ -26,9 +26,10 @@ WITH_DEFAULTS = tuple(
 
 ELSEWHERE: dict[str, tuple[Any, ...]] = {
     "whiten.eps": (1e-6,), "group_advantages.eps": (1e-8,), "margin": (1.0,), "dual_clip": (4.0,),
-    "value_loss.clip": (0.5,), "value_clip": (0.5,), "cg_tol": (1e-5, 1e-6, 1e-8), "trust_region_step.cg_iters": (11,),
-    "max_steps": (20,), "backtrack": (0.9,), "trust_region_step.damping": (1.0,), "beta1": (0.8,), "beta2": (0.95, 0.99), "adam_eps": (1e-5,),
-    "clip_eps": (1e-2,), "lam": (1.0,), "gamma": (0.99,), "value_coef": (0.1,),
+    "value_loss.clip": (0.5,), "value_clip": (0.5,), "cg_tol": (1e-5, 1e-6, 1e-8),
+    "trust_region_step.cg_iters": (11,), "trust_region_step.damping": (1.0,), "max_steps": (20,),
+    "backtrack": (0.9,), "beta1": (0.8,), "beta2": (0.95, 0.99), "adam_eps": (1e-5,), "clip_eps": (1e-2,),
+    "lam": (1.0,), "gamma": (0.99,), "value_coef": (0.1,),
 }  # fmt: skip
 """Defaults that an option has in other places, beside the values of its table."""
 
@@ -118,7 +119,7 @@ def _left_out(run: Run, name: str) -> Callable[[Case], None]:
 
 
 def telling(operation: str, dtype: str, name: str, limits: Limits) -> tuple[list[Case], list[Any]]:
-    """Calls with an option's default in which other values would give other answers, and the values that none tells."""
+    """Calls with an option's default in which others would give other answers; and those that none tells."""
     default = OPERATIONS[operation].options[name]
     values = (*option_values(operation, name), *_of(ELSEWHERE, operation, name, ()))
     left = [x for x in dict.fromkeys(values) if x != default]
@@ -196,16 +197,17 @@ def _moved_values(case: Case) -> Iterator[Case]:
 
 def _small_spread(case: Case) -> Iterator[Case]:
     """Numbers that are as small as what is added to their deviation or variance."""
-    name = "x" if case.operation == "whiten" else "scores"
-    shape = (2, 3) if name == "x" else (6,)
-    others = {"mask": np.ones(shape, dtype=bool)} if name == "x" else {"group_ids": np.zeros(6, dtype=np.int64)}
+    numbers, found = np.array([0.0, 1.0, 2.0, 1.0, 3.0, 5.0]), {}
     for exponent in (-10, -13, -20):
-        numbers = np.array([0.0, 1.0, 2.0, 1.0, 3.0, 5.0]).reshape(shape)
-        yield case.with_arguments(**{name: 2.0**exponent * numbers}, **others)
+        if case.operation == "whiten":
+            found["x"], found["mask"] = 2.0**exponent * numbers[None], np.ones((1, 6), dtype=bool)
+        else:
+            found["scores"], found["group_ids"] = 2.0**exponent * numbers, np.zeros(6, dtype=np.int64)
+        yield case.with_arguments(**found)
 
 
 def _several_rates(case: Case) -> Iterator[Case]:
-    """Steps of several lengths, with the same sign of all advantages in every state."""
+    """Steps of several lengths: the second starts where the ratio has left its range, or not."""
     for rate in (0.5, 1.0, 2.0):
         yield case.with_options(learning_rate=rate)
 
@@ -217,7 +219,7 @@ def _small_gradients(case: Case) -> Iterator[Case]:
 
 
 def _many_steps(case: Case) -> Iterator[Case]:
-    """A chain along which each step goes on by one place; and a matrix for whose eigenvalues three are enough."""
+    """A chain along which each step goes on by one place; a matrix for which three are enough."""
     links = np.eye(12, k=1) + np.eye(12, k=-1)
     yield case.with_arguments(matrix=2.25 * np.eye(12) - links, gradient=np.eye(1, 12)[0])
     for tolerance in (0.01, 0.125):

@@ -7,7 +7,9 @@ from conformance.operations import CHAPTERS, OPERATIONS
 from tests.wrong_backends.edits import Edit
 
 EDITS: tuple[Edit, ...] = tuple(
-    edit for chapter in CHAPTERS for edit in import_module(f"tests.wrong_backends.{chapter}").EDITS
+    edit
+    for module in (*CHAPTERS, "defaults")
+    for edit in import_module(f"tests.wrong_backends.{module}").EDITS
 )
 
 EACH = 4
