@@ -129,8 +129,9 @@ def test_shift(run: Run) -> None:
             run.judge(moved, run.call(moved), permitted(case))
 
     def check_far(case: Case) -> None:
-        far = {name: FORMATS[case.dtype].round(x - 4096.0) for name, x in case.arguments.items()}
-        run.conforms(case.with_arguments(**far))
+        for down in (4096.0, 2.0**15 if case.dtype == "float16" else 2.0**17):
+            far = {name: FORMATS[case.dtype].round(x - down) for name, x in case.arguments.items()}
+            run.conforms(case.with_arguments(**far))
 
     run.over(("exact",), check)
     run.over(("generic",), check_far)

@@ -9,6 +9,8 @@ from conformance.marks import clauses, operations
 from conformance.run import Run
 
 REGIONS = ("generic", "exact", "adversarial")
+FAR_IDS = np.array([-(2**62), 2**62])
+"""Ids of two groups, one number in 32 bits and fewer."""
 
 
 @clauses("train.tabular-step", "train.ppo-loop")
@@ -49,6 +51,8 @@ def test_losses(run: Run) -> None:
     for algorithm in ("grpo", "dpo", "reward-model"):
         run.over(("generic",), run.conforms, algorithm=algorithm, optimizer="sgd")
     run.at(run.conforms, *(_ragged(run, algorithm="grpo", minibatch_rows=rows) for rows in (None, 4)))
+    groups = _ragged(run, algorithm="grpo")
+    run.at(run.conforms, groups.with_arguments(group_ids=FAR_IDS[groups.arguments["group_ids"]]))
     run.at(run.conforms, _ragged(run, algorithm="reward-model"))
 
 
