@@ -131,10 +131,10 @@ FAR = (*range(6), 11, 12, 27, 49)
 def _rare(run: Run, distance: float) -> Case:
     """One action of little probability, and better than the other: the step is halved many times until it fits."""
     numbers = {"parameters": np.array([[distance, 0.0, 0.0]]), "ref_logits": np.zeros((1, 2))}
-    token = {"states": np.array([[0]]), "actions": np.array([[1]]), "rewards": np.array([[1.0]])}
-    row = {"mask": np.array([[True]]), "bootstrap_value": np.zeros(1), "group_ids": np.array([0])}
+    tokens = {"states": np.zeros((2, 1), int), "actions": np.ones((2, 1), int), "rewards": np.ones((2, 1))}
+    rows = {"mask": np.full((2, 1), True), "bootstrap_value": np.zeros(2), "group_ids": np.zeros(2, int)}
     options: dict[str, Any] = {"algorithm": "trpo", "max_kl": 1.0, "cg_iters": 1, "damping": 0.0}
-    return run.ordinary().with_arguments(**numbers, **token, **row).with_options(**options)
+    return run.ordinary().with_arguments(**numbers, **tokens, **rows).with_options(**options)
 
 
 def _indifferent(case: Case) -> Case:
