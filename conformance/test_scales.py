@@ -53,5 +53,7 @@ def test_numbers_of_any_size(run: Run) -> None:
 
 def _scaled(case: Case, factor: float) -> Case:
     """The call with all such numbers times a factor, a power of two."""
-    numbers = (a.name for a in OPERATIONS[case.operation].arguments if a.kind == "real" and a.domain == "value")
+    numbers = (
+        a.name for a in OPERATIONS[case.operation].arguments if a.kind == "real" and a.domain == "value"
+    )
     return case.with_arguments(**{name: factor * case.arguments[name] for name in numbers})

@@ -129,7 +129,7 @@ FAR = (*range(6), 11, 12, 27, 49)
 
 
 def _rare(run: Run, distance: float) -> Case:
-    """One action of little probability, and better than the other: the step is halved many times until it fits."""
+    """A rare action that is better than the other: the step is halved many times until it fits."""
     numbers = {"parameters": np.array([[distance, 0.0, 0.0]]), "ref_logits": np.zeros((1, 2))}
     tokens = {"states": np.zeros((2, 1), int), "actions": np.ones((2, 1), int), "rewards": np.ones((2, 1))}
     rows = {"mask": np.full((2, 1), True), "bootstrap_value": np.zeros(2), "group_ids": np.zeros(2, int)}

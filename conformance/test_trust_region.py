@@ -64,7 +64,7 @@ def test_tolerance(run: Run) -> None:
 @clauses("trpo.step-zero", "trpo.step")
 @operations("trust_region_step")
 def test_tolerance_of_the_step(run: Run) -> None:
-    """The tolerance is the solver's: on the norm of the residual, not its square, nor relative to the gradient."""
+    """The tolerance is on the norm of the residual, not its square, nor relative to the gradient."""
 
     def check(case: Case) -> None:
         for scale, share in itertools.product((0.125, 4.0), (0.75, 1.5)):

@@ -8,7 +8,7 @@ from tests.wrong_backends.edits import Edit
 
 EDITS: tuple[Edit, ...] = tuple(
     edit
-    for module in (*CHAPTERS, "defaults", "far_options")
+    for module in (*CHAPTERS, "defaults", "far_options", "far_inputs")
     for edit in import_module(f"tests.wrong_backends.{module}").EDITS
 )
 
