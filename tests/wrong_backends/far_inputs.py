@@ -1,4 +1,4 @@
-"""Wrong backends that are right for ordinary numbers, and not for large or small ones, for ids, or for none."""
+"""Wrong backends that are right for ordinary numbers, not for large or small ones, for ids, or for none."""
 
 from functools import partial
 
