@@ -15,6 +15,8 @@ MANY_GROUPS = 80
 MANY_RESPONSES = 64
 NAMES = ((907, 3, 88), (-1, 1, 0), (-(2**62), 2**62, 2**62 + 1))
 """Ids of three groups; two of the last are one number in 32 bits, in float64, and without their sign."""
+ANY_NAMES = np.array([-100, *np.random.default_rng(0).integers(-(2**62), 2**62, MANY_GROUPS - 1)])
+"""Ids of many: of so many numbers some are equal in any table of a thousand places."""
 
 
 @clauses("grpo.advantage")
@@ -62,6 +64,8 @@ def test_ids_are_names(run: Run) -> None:
 
     run.over(("generic", "adversarial"), check)
     run.at(check, run.ordinary(B=9).with_arguments(group_ids=np.arange(9) % 3))
+    ids = ANY_NAMES[np.arange(2 * MANY_GROUPS) % MANY_GROUPS]
+    run.at(run.conforms_there, run.ordinary(B=len(ids)).with_arguments(group_ids=ids))
 
 
 @clauses("grpo.invariances")

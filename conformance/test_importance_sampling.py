@@ -44,6 +44,10 @@ def test_log_ratio_clamp(run: Run) -> None:
     for log_ratio, clip in ((800.0, None), (30.0, 40.0)):  # no other clamp than the one that was asked for
         beyond = {"logprobs": np.zeros((1, 2)), "old_logprobs": np.array([[-log_ratio, -1.0]])}
         run.at(run.conforms, run.ordinary().with_arguments(**beyond).with_options(log_ratio_clip=clip))
+    never_seen = {"logprobs": np.full((1, 2), -0.5), "old_logprobs": np.array([[-np.inf, -1.0]])}
+    infinite = run.ordinary().with_arguments(**never_seen)
+    run.at(check, infinite.with_options(log_ratio_clip=20.0))
+    run.at(run.conforms, infinite.with_options(log_ratio_clip=None))
     run.over(("extremes",), lambda case: run.at_default(case, "log_ratio_clip"), log_ratio_clip=20.0)
 
 
@@ -79,8 +83,11 @@ def test_first_epoch(run: Run) -> None:
 @clauses("is.sequence-ratio")
 @operations("sequence_importance_ratio")
 def test_sequence_ratio(run: Run) -> None:
-    """The exponential of the mean log-ratio over active tokens."""
+    """The exponential of the mean log-ratio over active tokens; 0, or infinite, if one was ruled out."""
     run.over((*VALUE_REGIONS, *MASK_REGIONS), run.conforms)
+    plain = run.ordinary()
+    for name in ("logprobs", "old_logprobs"):
+        run.at(run.conforms, plain.with_arguments(**{name: _first_is_minus_infinity(plain, name)}))
 
 
 @clauses("is.sequence-ratio-gradient")

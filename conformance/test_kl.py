@@ -16,6 +16,8 @@ RATIO_REGIONS = (*VALUE_REGIONS, "extremes")
 ESTIMATORS = ("k1", "k2", "k3", "abs")
 CLAMPS = ((20.0, None), (None, 10.0), (20.0, 10.0))
 """Of the log-ratio and of the value."""
+FAR_COEFFICIENTS = (1e-4, 100.0)
+"""No bound is set on a coefficient, neither from below nor from above."""
 MANY = 300
 """More tokens of a vocabulary than a block of 256 threads has."""
 
@@ -122,8 +124,9 @@ def test_shift(run: Run) -> None:
             run.judge(moved, run.call(moved), permitted(case))
 
     def check_far(case: Case) -> None:
-        far = {name: FORMATS[case.dtype].round(x - 4096.0) for name, x in case.arguments.items()}
-        run.conforms(case.with_arguments(**far))
+        for down in (4096.0, 2.0**15 if case.dtype == "float16" else 2.0**17):
+            far = {name: FORMATS[case.dtype].round(x - down) for name, x in case.arguments.items()}
+            run.conforms(case.with_arguments(**far))
 
     run.over(("exact",), check)
     run.over(("generic",), check_far)
@@ -150,6 +153,8 @@ def _over_errors(run: Run) -> None:
         kls, targets = (option_values(run.operation, name, region == "exact") for name in ("kl", "target"))
         for kl, target in itertools.product(kls, targets):
             run.over((region,), run.conforms, kl=kl, target=target)
+    for coef, kl in itertools.product(FAR_COEFFICIENTS, (0.0, 0.5, 2.0)):
+        run.at(run.conforms, run.ordinary().with_options(coef=coef, kl=kl, target=0.5))
 
 
 def _without_last(logits: np.ndarray) -> np.ndarray:

@@ -400,8 +400,9 @@ def _with_large_logits(case: Case) -> Case:
 
 
 def _far_down(case: Case) -> Case:
-    """Every logit lower than what is put in the place of -∞ here and there: -100, -1e4."""
-    return case.with_arguments(logits=FORMATS[case.dtype].round(case.arguments["logits"] - 2e4))
+    """Every logit lower than what is put in the place of -∞ here and there: -100, -1e4, -1e5."""
+    down = 2e4 if case.dtype == "float16" else 2.0**17
+    return case.with_arguments(logits=FORMATS[case.dtype].round(case.arguments["logits"] - down))
 
 
 def _filtered(case: Case) -> np.ndarray:

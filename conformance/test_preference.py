@@ -7,6 +7,7 @@ from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.oracle import permitted
 from conformance.run import Run
+from conformance.values import option_values
 from reference.numbers.formats import FORMATS
 
 
@@ -110,7 +111,7 @@ def test_equal_answers(run: Run) -> None:
 @clauses("dpo.limits-equal-weights")
 @operations("dpo_loss")
 def test_pairs_weigh_the_same(run: Run) -> None:
-    """Every pair twice is the same mean."""
+    """Every pair twice is the same mean, and no pairs have the loss 0."""
 
     def check(case: Case) -> None:
         twice = {name: np.concatenate([x, x]) for name, x in case.arguments.items()}
@@ -121,4 +122,10 @@ def test_pairs_weigh_the_same(run: Run) -> None:
         half = len(arrays[0]) // 2
         return OPERATIONS[run.operation].reference(*(x[:half] for x in arrays), **options)
 
+    def is_zero(case: Case) -> None:
+        got = run.call(case)
+        run.seen(case, not got.any(), f"got {got.tolist()}, expected 0 for no pairs")
+
     run.over(VALUE_REGIONS, check)
+    for loss_type in option_values(run.operation, "loss_type"):
+        run.at(is_zero, run.ordinary(N=0).with_options(loss_type=loss_type))

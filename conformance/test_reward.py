@@ -11,8 +11,14 @@ from reference.numbers.formats import FORMATS
 @clauses("rm.bradley-terry")
 @operations("reward_model_loss")
 def test_loss(run: Run) -> None:
-    """The mean of -log σ(s_c - s_r - m)."""
+    """The mean of -log σ(s_c - s_r - m); 0 for no pairs."""
     run.over(VALUE_REGIONS, run.conforms)
+
+    def is_zero(case: Case) -> None:
+        got = run.call(case)
+        run.seen(case, not got.any(), f"got {got.tolist()}, expected 0 for no pairs")
+
+    run.at(is_zero, run.ordinary(N=0))
 
 
 @clauses("rm.gradient")

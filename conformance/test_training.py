@@ -7,8 +7,11 @@ import numpy as np
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
+from reference.numbers.formats import FORMATS
 
 REGIONS = ("generic", "exact", "adversarial")
+FAR_IDS = np.array([-(2**62), 2**62])
+"""Ids of two groups, one number in 32 bits and fewer."""
 
 
 @clauses("train.tabular-step", "train.ppo-loop")
@@ -42,6 +45,17 @@ def test_rows_that_are_left(run: Run) -> None:
         run.at(run.conforms, _ragged(run, algorithm=algorithm, minibatch_rows=4))
 
 
+@clauses("train.ppo-loop", "train.tabular-step-adam")
+@operations("train_step")
+def test_rows_without_tokens(run: Run) -> None:
+    """A minibatch without any active token is a step too: Adam goes on by its moments."""
+    batch = _ragged(run, algorithm="ppo", minibatch_rows=2)
+    mask = batch.arguments["mask"] & (np.arange(6) < 4)[:, None]
+    for half in (0.5, 0.9):
+        adam = {"optimizer": "adam", "beta1": half, "beta2": half, "adam_eps": 0.01, "epochs": 1}
+        run.at(run.conforms, batch.with_arguments(mask=mask).with_options(**adam))
+
+
 @clauses("train.tabular-step-losses")
 @operations("train_step")
 def test_losses(run: Run) -> None:
@@ -49,6 +63,8 @@ def test_losses(run: Run) -> None:
     for algorithm in ("grpo", "dpo", "reward-model"):
         run.over(("generic",), run.conforms, algorithm=algorithm, optimizer="sgd")
     run.at(run.conforms, *(_ragged(run, algorithm="grpo", minibatch_rows=rows) for rows in (None, 4)))
+    groups = _ragged(run, algorithm="grpo")
+    run.at(run.conforms, groups.with_arguments(group_ids=FAR_IDS[groups.arguments["group_ids"]]))
     run.at(run.conforms, _ragged(run, algorithm="reward-model"))
 
 
@@ -79,6 +95,8 @@ def test_trust_region(run: Run) -> None:
         run.at(run.conforms, _ragged(run, algorithm="trpo", cg_iters=steps, damping=damping))
     far: dict[str, Any] = {"algorithm": "trpo", "cg_iters": 2, "damping": 0.0, "max_kl": 1.0}
     run.at(run.conforms, *(_ragged(run, seed, **far) for seed in FAR))
+    run.at(run.conforms, *(_rare(run, distance) for distance in RARE))
+    run.at(run.conforms, _indifferent(_ragged(run, algorithm="trpo", cg_iters=1, damping=0.1)))
 
 
 @clauses("train.tabular-step")
@@ -108,6 +126,25 @@ def test_what_stays(run: Run) -> None:
 
 FAR = (*range(6), 11, 12, 27, 49)
 """Plain calls whose full step goes too far: how far it is taken back shows which KL and which gain count."""
+
+
+def _rare(run: Run, distance: float) -> Case:
+    """A rare action that is better than the other: the step is halved many times until it fits."""
+    numbers = {"parameters": np.array([[distance, 0.0, 0.0]]), "ref_logits": np.zeros((1, 2))}
+    tokens = {"states": np.zeros((2, 1), int), "actions": np.ones((2, 1), int), "rewards": np.ones((2, 1))}
+    rows = {"mask": np.full((2, 1), True), "bootstrap_value": np.zeros(2), "group_ids": np.zeros(2, int)}
+    options: dict[str, Any] = {"algorithm": "trpo", "max_kl": 1.0, "cg_iters": 1, "damping": 0.0}
+    return run.ordinary().with_arguments(**numbers, **tokens, **rows).with_options(**options)
+
+
+def _indifferent(case: Case) -> Case:
+    """The call of a uniform policy whose rewards hardly differ: a small gradient, and a step all the same."""
+    rewards = FORMATS[case.dtype].round(2.0**-17 * case.arguments["rewards"])
+    return case.with_arguments(parameters=np.zeros_like(case.arguments["parameters"]), rewards=rewards)
+
+
+RARE = (8.0, 14.0)
+"""Logits ahead of a rare action: the fifth step fits, and the eighth; float64 alone can tell."""
 
 
 def _ragged(run: Run, seed: int = 0, **options: Any) -> Case:

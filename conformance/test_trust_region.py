@@ -1,5 +1,7 @@
 """The clauses of the chapter `trust_region`: conjugate gradients, the step, the line search."""
 
+import itertools
+
 import numpy as np
 
 from conformance.backend import Limited
@@ -59,6 +61,20 @@ def test_tolerance(run: Run) -> None:
     run.over(REGIONS, check)
 
 
+@clauses("trpo.step-zero", "trpo.step")
+@operations("trust_region_step")
+def test_tolerance_of_the_step(run: Run) -> None:
+    """The tolerance is on the norm of the residual, not its square, nor relative to the gradient."""
+
+    def check(case: Case) -> None:
+        for scale, share in itertools.product((0.125, 4.0), (0.75, 1.5)):
+            gradient = scale * case.arguments["gradient"]
+            tol = share * float(np.linalg.norm(gradient))
+            run.conforms(_at(run, case.with_arguments(gradient=gradient), cg_tol=tol, cg_iters=1))
+
+    run.over(REGIONS, check, inputs=5)
+
+
 @clauses("trpo.step", "trpo.step-damping")
 @operations("trust_region_step")
 def test_step(run: Run) -> None:
@@ -93,6 +109,21 @@ def test_zero_gradient(run: Run) -> None:
 def test_line_search(run: Run) -> None:
     """The first step that improves and stays in the region; otherwise the parameters as they were."""
     run.over(("exact", "generic", "adversarial"), run.conforms)
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
+def test_whatever_evaluate_gives(run: Run) -> None:
+    """An estimate of the KL below 0 is within any bound, and an infinite improvement is one."""
+    start, step = np.array([0.5]), np.array([1.0])
+
+    def check(case: Case) -> None:
+        got = run.call(case)
+        run.seen(case, got == start + step, f"got {got.tolist()}, expected the first point, {start + step}")
+
+    for curvature, slope in ((-4.0, 1.0), (0.25, np.inf)):
+        found = {"matrix": np.array([[curvature]]), "slope": np.array([slope])}
+        run.at(check, run.ordinary().with_arguments(**found, parameters=start, full_step=step))
 
 
 @clauses("trpo.line-search")

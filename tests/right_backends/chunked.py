@@ -57,7 +57,7 @@ def _by_samples(mean: Loss) -> Loss:
     @wraps(mean)
     def of_batch(*arrays: Tensor, **options: object) -> Tensor:
         parts = [mean(*sample, **options) for sample in _rows(arrays)]
-        return torch.stack(parts).sum() / len(parts)
+        return torch.stack(parts).sum() / len(parts) if parts else mean(*arrays, **options)
 
     return of_batch
 

@@ -212,7 +212,7 @@ def value_loss(
 @_compiled()
 def reward_model_loss(chosen: Array, rejected: Array, *, shape: Shape, margin: float = 0.0) -> Array:
     losses = -jax.nn.log_sigmoid(chosen - rejected - margin)
-    return jnp.where(_inside(chosen, shape), losses, 0).sum() / shape[0]
+    return jnp.where(_inside(chosen, shape), losses, 0).sum() / jnp.maximum(shape[0], 1)
 
 
 @_compiled("average")
@@ -245,7 +245,7 @@ def dpo_loss(
         "hinge": jax.nn.relu(1 - beta * margin),
         "ipo": (margin - 1 / (2 * beta)) ** 2,
     }[loss_type]
-    return jnp.where(_inside(margin, shape), losses, 0).sum() / shape[0]
+    return jnp.where(_inside(margin, shape), losses, 0).sum() / jnp.maximum(shape[0], 1)
 
 
 @_compiled("scale", "ddof")

@@ -123,11 +123,12 @@ def dpo_loss(
             zero = torch.zeros_like(chosen)
             losses = (1 - label_smoothing) * torch.logaddexp(zero, -beta * (chosen - rejected))
             losses = losses + label_smoothing * torch.logaddexp(zero, beta * (chosen - rejected))
-    return losses.mean()
+    return losses.mean() if len(losses) else losses.sum()
 
 
 def reward_model_loss(chosen: Tensor, rejected: Tensor, *, margin: float = 0.0) -> Tensor:
-    return torch.logaddexp(torch.zeros_like(chosen), margin - (chosen - rejected)).mean()
+    losses = torch.logaddexp(torch.zeros_like(chosen), margin - (chosen - rejected))
+    return losses.mean() if len(losses) else losses.sum()
 
 
 def grpo_loss(

@@ -36,4 +36,4 @@ def dpo_loss(
         case _:
             right, wrong = logsigmoid(beta * margin), logsigmoid(-beta * margin)
             losses = -(1 - label_smoothing) * right - label_smoothing * wrong
-    return losses.mean()
+    return losses.mean() if len(losses) else losses.sum()

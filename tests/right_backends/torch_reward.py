@@ -10,7 +10,7 @@ name = f"torch reward (torch {torch.__version__})"
 
 def reward_model_loss(chosen: Tensor, rejected: Tensor, *, margin: float = 0.0) -> Tensor:
     losses = -logsigmoid(chosen - rejected - margin)
-    return losses.mean()
+    return losses.mean() if len(losses) else losses.sum()
 
 
 def shaped_rewards(

@@ -1,0 +1,125 @@
+"""Wrong backends that are right for ordinary numbers, not for large or small ones, for ids, or for none."""
+
+from functools import partial
+
+from tests.wrong_backends.edits import Edit
+
+GAE = partial(Edit, base="torch_columns", clause="gae.")
+GROUP = partial(Edit, base="torch_group", clause="grpo.")
+RATIO = partial(Edit, base="torch_importance_sampling", clause="is.")
+KL = partial(Edit, base="torch_kl", clause="kl.")
+LOSS = partial(Edit, base="torch_policy_loss", clause="ppo.")
+REGION = partial(Edit, base="torch_trust_region", clause="trpo.")
+TRAIN = partial(Edit, "train_step", base="torch_training", clause="train.")
+
+BOUND = "clamp(-1e5, 1e5)"
+CHOSEN, ADVANTAGES = "torch.where(mask, x, 0)", "torch.where(mask, advantages, 0).detach()"
+PAIRS = "losses.mean() if len(losses) else losses.sum()"
+EACH_GROUP = "for group in set(group_ids.tolist()):"
+STOP, SOLVED = "residual.norm() <= tol", "gradient, cg_iters, cg_tol)"
+WITHIN = "kl <= max_kl"
+
+EDITS = (
+    GAE("discounted_returns", "rewards of at most 1e5", "_sums(rewards,", f"_sums(rewards.{BOUND},"),
+    GAE(
+        "whiten",
+        "numbers of at most 1e5",
+        "mean = chosen.mean()",
+        f"chosen = chosen.{BOUND}; mean = chosen.mean()",
+    ),
+    GAE(
+        "gae",
+        "advantages of at most 1e5",
+        "advantages, 0).detach()\n\n\n",
+        f"advantages, 0).detach().{BOUND}\n\n\n",
+    ),
+    GROUP("group_advantages", "scores of at most 1e5", "scores.detach()", f"scores.detach().{BOUND}"),
+    GROUP(
+        "group_advantages", "ids by their last digits", "group_ids == group", "group_ids % 997 == group % 997"
+    ),
+    GROUP("group_advantages", "the id -100 ignored", EACH_GROUP, EACH_GROUP.replace(":", " - {-100}:")),
+    GROUP("rloo_advantages", "the id -100 ignored", EACH_GROUP, EACH_GROUP.replace(":", " - {-100}:")),
+    RATIO(
+        "importance_ratio",
+        "1 where the old policy ruled a token out",
+        "log_ratio = logprobs - old_logprobs.detach()",
+        "log_ratio = (logprobs - old_logprobs.detach()).nan_to_num(posinf=0.0)",
+    ),
+    RATIO(
+        "sequence_importance_ratio",
+        "tokens that were ruled out skipped",
+        "torch.where(mask, logprobs",
+        "torch.where(mask & (logprobs - old_logprobs).isfinite(), logprobs",
+    ),
+    KL(
+        "kl_divergence",
+        "logits of at least -1e4",
+        "logits.log_softmax(-1), ref",
+        "logits.clamp(min=-1e4).log_softmax(-1), ref",
+    ),
+    KL("adaptive_kl_coef", "a coefficient of at most 10", "coef * 2", "min(coef * 2, 10.0)"),
+    KL(
+        "adaptive_kl_coef", "a coefficient of at least 1e-3, or 0", "coef / 2", "coef and max(coef / 2, 1e-3)"
+    ),
+    KL("proportional_kl_coef", "a coefficient of at most 10", "coef * (1 +", "min(coef, 10.0) * (1 +"),
+    LOSS("aggregate", "numbers of at most 1e5", CHOSEN, f"torch.where(mask, x.{BOUND}, 0)"),
+    LOSS("policy_loss", "advantages of at most 1e5", ADVANTAGES, f"{ADVANTAGES}.{BOUND}"),
+    LOSS(
+        "policy_loss",
+        "advantages below 1e-8 are 0",
+        ADVANTAGES,
+        ADVANTAGES.replace("mask,", "mask & (advantages.abs() > 1e-8),"),
+    ),
+    LOSS(
+        "token_entropy",
+        "logits of at least -1e5",
+        "logits / temperature",
+        "logits.clamp(min=-1e5) / temperature",
+    ),
+    Edit(
+        "value_loss",
+        "errors of at most 1e5",
+        "(values - returns).square()",
+        f"(values - returns).{BOUND}.square()",
+        "vf.",
+        base="torch_value_loss",
+    ),
+    Edit(
+        "shaped_rewards",
+        "scores of at most 1e5",
+        "scores[row]",
+        f"scores[row].{BOUND}",
+        "rm.",
+        base="torch_reward",
+    ),
+    Edit("reward_model_loss", "NaN for no pairs", PAIRS, "losses.mean()", "rm.", base="torch_reward"),
+    Edit("dpo_loss", "NaN for no pairs", PAIRS, "losses.mean()", "dpo.", base="torch_preference"),
+    REGION("conjugate_gradient", "no tolerance below 1e-10", STOP, "residual.norm() <= max(tol, 1e-10)"),
+    REGION("conjugate_gradient", "small squares are 0", STOP, f"{STOP} or residual.square().sum() < 1e-10"),
+    REGION("trust_region_step", "a small curvature is none", "if curvature <= 0:", "if curvature <= 1e-12:"),
+    REGION(
+        "trust_region_step", "a relative tolerance", SOLVED, SOLVED.replace("tol", "tol * gradient.norm()")
+    ),
+    REGION("trust_region_step", "the tolerance on the square", SOLVED, SOLVED.replace("tol", "tol**0.5")),
+    REGION("backtracking_line_search", "the size of the KL", WITHIN, "abs(kl) <= max_kl"),
+    REGION("backtracking_line_search", "a KL below 0 refused", WITHIN, "0 <= kl <= max_kl"),
+    REGION(
+        "backtracking_line_search",
+        "an infinite improvement refused",
+        "improvement > 0",
+        "0 < improvement < torch.inf",
+    ),
+    TRAIN(
+        "minibatches without tokens skipped",
+        "            made.zero_grad()",
+        "            if not mask[rows].any(): continue\n            made.zero_grad()",
+    ),
+    TRAIN(
+        "group ids of 8 bits",
+        "bootstrap_value, group_ids)\n    if",
+        "bootstrap_value, group_ids.to(torch.int8))\n    if",
+    ),
+    TRAIN("64 groups", "set(group_ids.tolist())", "range(64)"),
+    TRAIN("a search of 4 steps", "for j in range(10)", "for j in range(4)", dtype="float64"),
+    TRAIN("a solver that stops at 1e-5", "residual.norm() <= 1e-10", "residual.norm() <= 1e-5"),
+)
