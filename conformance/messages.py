@@ -97,5 +97,6 @@ def _other_options(case: Case) -> Iterator[tuple[str, Case]]:
     for name in sorted(case.options, key=lambda name: name == "algorithm"):
         for other in option_values(case.operation, name):
             changed = case.with_options(**{name: other})
-            if other != case.options[name] and changed.options == consistent(case.operation, changed.options):
+            possible = consistent(case.operation, changed.options, case.arguments)
+            if other != case.options[name] and changed.options == possible:
                 yield f"{case.operation} with {name}={other!r}", changed

@@ -116,7 +116,7 @@ class Verdict:
         """
         frame = self.frame()
         frame = frame[frame.outcome != "not provided"]
-        chapters = frame.clause.str.partition(".")[0]
+        chapters = frame.clause.str.split(".").str[0]
         names = [chapter for chapter in chapters.unique() if chapter != CONTRACT]
         tables = [self._matrix(frame[chapters == name]) for name in names]
         contract = frame[chapters == CONTRACT]
@@ -159,7 +159,7 @@ class Verdict:
         missing = sorted({r.operation for r in self.results if r.outcome == "not provided"})
         names = ", ".join(missing) if len(missing) <= FEW else f"{len(missing)} operations"
         good = not counts["failed"] and not self.shortcomings()
-        tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+        tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n) or "no test"
         lacking = f"; not provided: {names}" if missing else ""
         words = "conforms" if not counts[KNOWN] else "conforms but for known failures"
         where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"

@@ -35,6 +35,20 @@ def test_another_algorithm_is_the_last_variant() -> None:
     assert labels[-len(algorithms) :] == algorithms
 
 
+def test_an_odd_number_of_rows_has_no_variant_that_reads_pairs() -> None:
+    labels = [label for label, _ in variants(_of_rows(3))]
+    assert any("algorithm='grpo'" in label for label in labels)
+    assert not any("algorithm='dpo'" in label for label in labels)
+    assert any("algorithm='dpo'" in label for label, _ in variants(_of_rows(2)))
+
+
+def _of_rows(count: int) -> Case:
+    case = ordinary("train_step", "float64", {}, sizes={"B": 4})
+    rows = {name: case.arguments[name][:count] for name in ("states", "actions", "rewards", "mask")}
+    others = {name: case.arguments[name][:count] for name in ("bootstrap_value", "group_ids")}
+    return case.with_arguments(**rows, **others)
+
+
 def test_a_number_that_a_call_is_about_is_no_variant() -> None:
     case = ordinary("adaptive_kl_coef", "float64", {})
     other = case.with_options(coef=1.0)

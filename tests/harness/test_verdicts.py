@@ -125,6 +125,15 @@ def test_nothing_selected_is_a_failure() -> None:
     assert outcome.status == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+def test_nothing_provided_of_what_is_selected_is_a_failure(tmp_path: Path) -> None:
+    backend = tmp_path / "backend.py"
+    backend.write_text(COLUMNS.read_text() + "\n\ndel gae\n")
+    outcome = run_suite("--backend", backend, *QUICK, "-k", "gae-")
+    assert outcome.status == 1
+    assert "nothing was executed" in outcome.output
+    assert outcome.verdict["verdict"].endswith("no test; not provided: gae")
+
+
 def test_an_operation_that_is_not_provided_is_neither_passed_nor_failed(tmp_path: Path) -> None:
     backend = tmp_path / "backend.py"
     backend.write_text(COLUMNS.read_text() + "\n\ndel gae\n")
