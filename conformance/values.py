@@ -1,8 +1,8 @@
 """The numbers that inputs are made of: tables from simple to nasty, by what an argument means.
 
 The domain of an argument says what its numbers are: "value" (rewards, values, advantages, scores), "logprob"
-(mostly at most 0), "logit", "log-weight", "weight" (at least 0), "table" (what is trained, of moderate size). A
-log-probability that stands beside another one, of an older or a reference policy, is that one less a
+(mostly at most 0), "logit", "log-weight", "weight" (at least 0), "table" (what is trained, of moderate size).
+A log-probability that stands beside another one, of an older or a reference policy, is that one less a
 log-ratio from a table of its own.
 """
 
