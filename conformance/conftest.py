@@ -46,8 +46,8 @@ VERDICT = pytest.StashKey[Verdict]()
 BACKEND = pytest.StashKey[Backend]()
 DEFAULT_DTYPES = ["float32", "float64"]
 SMOKE = "test_smoke.py"
-OF_ANY = ("test_contract.py", "test_defaults.py", "test_far_options.py", "test_scales.py")
-ORDER = {SMOKE: 0, **dict.fromkeys(OF_ANY, 2)}
+OF_ANY = ("contract", "calls", "sizes", "defaults", "far_options", "scales")
+ORDER = {SMOKE: 0} | {f"test_{name}.py": 2 for name in OF_ANY}
 """Smoke checks first, then the chapters, where causes show, then what holds of every operation."""
 FULL_STORIES = 3
 """Failures of one operation in one dtype that are told in full; the others are told by their command."""

@@ -1,0 +1,125 @@
+"""The clauses of the chapter `contract` on sizes: lengths of one, lengths that are equal, large ones."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from conformance.cases import SHAPE_REGIONS, Case
+from conformance.marks import clauses, operations
+from conformance.operations import OPERATIONS
+from conformance.relations import (
+    BATCHED,
+    IN_ORDER,
+    conforms_and_differentiates_there,
+    gradients,
+    having,
+    right_gradients,
+)
+from conformance.run import Run
+from conformance.values import consistent, option_values
+
+MANY = 1031
+"""More tokens, or rows, than a block has, and no multiple of one."""
+LONGER = {"T": 2051, "N": 2051}
+"""More than two such blocks, and than float16 counts one by one."""
+VOCABULARY = 2**16 + 3
+"""More logits than 16 bits count."""
+FEW = {"B": 1, "T": 1, "N": 1, "V": 2}
+"""The other lengths there."""
+MANY_PARAMETERS = 260
+"""More than a block has, and than 8 bits count."""
+GAPS = ((0, 256), (640, 896))
+"""Where nothing is active, in long rows and among many: whole blocks, also the first."""
+
+
+@clauses("contract.shapes")
+@operations(*BATCHED)
+def test_shapes(run: Run) -> None:
+    """B = T, B = 1, T = 1, N = 1, a group of one: no silent broadcast; shape, dtype, device as stated."""
+    run.over(SHAPE_REGIONS, run.conforms_there)
+
+
+@clauses("contract.shapes")
+@operations(*BATCHED)
+def test_many(run: Run) -> None:
+    """A long row, many rows, a large vocabulary, a single number: nothing is left out, nor in gradients.
+
+    In long rows, and many, options take each of their values, beside blocks without a token (not in the quick
+    profile).
+    """
+    lengths = {letter for argument in OPERATIONS[run.operation].arguments for letter in argument.shape}
+    check = conforms_and_differentiates_there(run)
+    vocabulary = [{"V": MANY}] if "V" in lengths else []
+    for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}):
+        plain = run.ordinary(**{**FEW, **sizes})
+        brief = run.profile == "quick" or run.operation in IN_ORDER
+        others = () if brief else _with_each_value(run, plain)
+        run.at(check, plain, *map(_in_blocks, others))
+    states = [{"S": MANY_PARAMETERS, "B": 4, "T": 3}] if "S" in lengths else [LONGER]
+    run.at(check, *(run.ordinary(**{**FEW, **sizes}) for sizes in (*states, *vocabulary, {})))
+
+
+@clauses("contract.shapes")
+@operations(*having("BTV"))
+def test_more_logits_than_16_bits_count(run: Run) -> None:
+    """Logits of −∞ between others change nothing, however many they are; nor do they in gradients."""
+
+    def check(case: Case) -> None:
+        places = np.array([0, 1, 2**15, VOCABULARY - 1])
+        allowed, upstream = run.permitted_base(case), run.upstream(case)
+        slopes = right_gradients(run, case, upstream)
+        logits = {a.name for a in OPERATIONS[case.operation].arguments if a.domain == "logit"}
+        spread = {name: _spread(case.arguments[name], places) for name in logits}
+        if "tokens" in case.arguments:
+            spread["tokens"] = places[case.arguments["tokens"]]
+        wide = case.with_arguments(**spread)
+        run.judge(wide, run.call(wide), allowed)
+        for name, got in gradients(run, wide, list(slopes), upstream).items():
+            run.judge(case, got[..., places], slopes[name], name, upstream)
+            elsewhere = np.delete(got, places, axis=-1)
+            told = f"gradient in {name}: {elsewhere.any(axis=-1).sum()} rows have some where logits are −∞"
+            run.seen(wide, not elsewhere.any(), told)
+
+    run.at(check, run.ordinary(B=1, T=2, V=4))
+
+
+@clauses("contract.shapes")
+@operations(*having("DD"))
+def test_many_parameters(run: Run) -> None:
+    """A diagonal matrix with many parameters, and few steps: none is left out."""
+    plain, many = run.ordinary(D=2), run.ordinary(D=MANY_PARAMETERS)
+    diagonal = many.with_arguments(matrix=np.diag(1.0 + np.arange(MANY_PARAMETERS) % 5))
+    steps = [name for name in ("max_iters", "cg_iters") if name in plain.options]
+    few = (case.with_options(**dict.fromkeys(steps, count)) for count, case in ((1, plain), (2, diagonal)))
+    run.at(run.conforms, *few)
+
+
+def _with_each_value(run: Run, case: Case) -> Iterator[Case]:
+    """The call with one option at each of its values, the others as they are; as it is, where it has none."""
+    limits = run.backend.limits(run.operation)
+    tables = {name: limits.get(name, option_values(run.operation, name)) for name in case.options}
+    options = [case.options | {name: value} for name, values in tables.items() for value in values]
+    for given in {repr(one): one for one in [case.options, *options]}.values():
+        yield replace(case, options=consistent(case.operation, given, case.arguments))
+
+
+def _in_blocks(case: Case) -> Case:
+    """The call with nothing active in some blocks, a large group, and groups of two that lie apart."""
+    found, rng = {}, np.random.default_rng(0)
+    for argument in OPERATIONS[case.operation].arguments:
+        x = case.arguments[argument.name]
+        if argument.kind == "mask" and x.size:
+            place = np.arange(x.size).reshape(x.shape)
+            found[argument.name] = ~np.any([(low <= place) & (place < high) for low, high in GAPS], axis=0)
+        if argument.kind == "ids":
+            names = rng.permutation(len(x)) // 2
+            found[argument.name] = np.where(names < len(x) // 4, -1, names)
+    return case.with_arguments(**found)
+
+
+def _spread(logits: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The same logits at these places of a large vocabulary, −∞ elsewhere."""
+    wide = np.full((*logits.shape[:-1], VOCABULARY), -np.inf)
+    wide[..., places] = logits
+    return wide
