@@ -104,8 +104,8 @@ def discounted_returns(rewards, mask, bootstrap_value, *, gamma):
 def test_it_runs_alone(operation: str, tmp_path: Path) -> None:
     backend = tmp_path / "backend.py"
     backend.write_text(BACKENDS[operation], encoding="utf-8")
-    failed = run_suite("--backend", backend, *QUICK, "-k", "not contract").failed[:4]
-    told = [(r["reproduction"], found) for r in failed if (found := _got(r["detail"]))]
+    failed = run_suite("--backend", backend, *QUICK, "-k", "not contract").failed
+    told = [(r["reproduction"], found) for r in failed if (found := _got(r["detail"]))][:4]
     assert told
     for code, (gradient, index, got) in told:
         printed = _run(code, tmp_path)
