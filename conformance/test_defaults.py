@@ -25,27 +25,7 @@ ELSEWHERE: dict[str, tuple[Any, ...]] = {
 """Defaults that an option has in other places, beside the values of its table."""
 
 
-@clauses("gae.mask", of=("gae", "lambda_returns"))
-@clauses("gae.whitening", of=("whiten",))
-@clauses("is.log-ratio-clamp", of=("importance_ratio",))
-@clauses("is.truncated", of=("truncated_importance_weights",))
-@clauses("is.estimator", of=("importance_sampling_mean",))
-@clauses("kl.estimators", of=("kl_estimate",))
-@clauses("ppo.token-logprobs", of=("token_logprobs",))
-@clauses("ppo.entropy", of=("token_entropy",))
-@clauses("ppo.aggregation", of=("aggregate",))
-@clauses("ppo.clip", of=("policy_loss",))
-@clauses("ppo.metrics", of=("policy_metrics",))
-@clauses("vf.loss", of=("value_loss",))
-@clauses("rm.bradley-terry", of=("reward_model_loss",))
-@clauses("rm.shaping", of=("shaped_rewards",))
-@clauses("dpo.sum-of-logprobs", of=("sequence_logprobs",))
-@clauses("dpo.loss", of=("dpo_loss",))
-@clauses("grpo.advantage", of=("group_advantages",))
-@clauses("grpo.loss", of=("grpo_loss",))
-@clauses("trpo.step", of=("trust_region_step",))
-@clauses("trpo.line-search", of=("backtracking_line_search",))
-@clauses("train.ppo-loop", of=("train_step",))
+@clauses("contract.defaults")
 @operations(*WITH_DEFAULTS)
 def test_options_left_out(run: Run) -> None:
     """A call without an option is the call with its default."""

@@ -19,21 +19,37 @@ EACH_GROUP = "for group in set(group_ids.tolist()):"
 STOP, SOLVED = "residual.norm() <= tol", "gradient, cg_iters, cg_tol)"
 WITHIN = "kl <= max_kl"
 
+SCALE = "contract.scale"
+
 EDITS = (
-    GAE("discounted_returns", "rewards of at most 1e5", "_sums(rewards,", f"_sums(rewards.{BOUND},"),
+    GAE(
+        "discounted_returns",
+        "rewards of at most 1e5",
+        "_sums(rewards,",
+        f"_sums(rewards.{BOUND},",
+        clause=SCALE,
+    ),
     GAE(
         "whiten",
         "numbers of at most 1e5",
         "mean = chosen.mean()",
         f"chosen = chosen.{BOUND}; mean = chosen.mean()",
+        clause=SCALE,
     ),
     GAE(
         "gae",
         "advantages of at most 1e5",
         "advantages, 0).detach()\n\n\n",
         f"advantages, 0).detach().{BOUND}\n\n\n",
+        clause=SCALE,
     ),
-    GROUP("group_advantages", "scores of at most 1e5", "scores.detach()", f"scores.detach().{BOUND}"),
+    GROUP(
+        "group_advantages",
+        "scores of at most 1e5",
+        "scores.detach()",
+        f"scores.detach().{BOUND}",
+        clause=SCALE,
+    ),
     GROUP(
         "group_advantages", "ids by their last digits", "group_ids == group", "group_ids % 997 == group % 997"
     ),
@@ -62,13 +78,14 @@ EDITS = (
         "adaptive_kl_coef", "a coefficient of at least 1e-3, or 0", "coef / 2", "coef and max(coef / 2, 1e-3)"
     ),
     KL("proportional_kl_coef", "a coefficient of at most 10", "coef * (1 +", "min(coef, 10.0) * (1 +"),
-    LOSS("aggregate", "numbers of at most 1e5", CHOSEN, f"torch.where(mask, x.{BOUND}, 0)"),
-    LOSS("policy_loss", "advantages of at most 1e5", ADVANTAGES, f"{ADVANTAGES}.{BOUND}"),
+    LOSS("aggregate", "numbers of at most 1e5", CHOSEN, f"torch.where(mask, x.{BOUND}, 0)", clause=SCALE),
+    LOSS("policy_loss", "advantages of at most 1e5", ADVANTAGES, f"{ADVANTAGES}.{BOUND}", clause=SCALE),
     LOSS(
         "policy_loss",
         "advantages below 1e-8 are 0",
         ADVANTAGES,
         ADVANTAGES.replace("mask,", "mask & (advantages.abs() > 1e-8),"),
+        clause=SCALE,
     ),
     LOSS(
         "token_entropy",
@@ -83,6 +100,7 @@ EDITS = (
         f"(values - returns).{BOUND}.square()",
         "vf.",
         base="torch_value_loss",
+        clause=SCALE,
     ),
     Edit(
         "shaped_rewards",
@@ -91,12 +109,31 @@ EDITS = (
         f"scores[row].{BOUND}",
         "rm.",
         base="torch_reward",
+        clause=SCALE,
     ),
     Edit("reward_model_loss", "NaN for no pairs", PAIRS, "losses.mean()", "rm.", base="torch_reward"),
     Edit("dpo_loss", "NaN for no pairs", PAIRS, "losses.mean()", "dpo.", base="torch_preference"),
-    REGION("conjugate_gradient", "no tolerance below 1e-10", STOP, "residual.norm() <= max(tol, 1e-10)"),
-    REGION("conjugate_gradient", "small squares are 0", STOP, f"{STOP} or residual.square().sum() < 1e-10"),
-    REGION("trust_region_step", "a small curvature is none", "if curvature <= 0:", "if curvature <= 1e-12:"),
+    REGION(
+        "conjugate_gradient",
+        "no tolerance below 1e-10",
+        STOP,
+        "residual.norm() <= max(tol, 1e-10)",
+        clause=SCALE,
+    ),
+    REGION(
+        "conjugate_gradient",
+        "small squares are 0",
+        STOP,
+        f"{STOP} or residual.square().sum() < 1e-10",
+        clause=SCALE,
+    ),
+    REGION(
+        "trust_region_step",
+        "a small curvature is none",
+        "if curvature <= 0:",
+        "if curvature <= 1e-12:",
+        clause=SCALE,
+    ),
     REGION(
         "trust_region_step", "a relative tolerance", SOLVED, SOLVED.replace("tol", "tol * gradient.norm()")
     ),
