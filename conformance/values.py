@@ -77,6 +77,10 @@ def _nasty(domain: str, form: Format, largest: float) -> tuple[float, ...]:
             # An exponential times the largest of other numbers is one of the dtype, and so is a sum of many.
             largest = math.log(form.largest) / 2
             values = [sign * x for x in small for sign in (1.0, -1.0)]
+        case "value":
+            # Below the normal range, products that a clip compares round to the same number.
+            normal = [x for x in small if x == 0.0 or x >= 2.0**form.min_exponent]
+            values = [sign * x for x in normal for sign in (1.0, -1.0)]
         case _:
             values = [sign * x for x in small for sign in (1.0, -1.0)]
     return tuple(dict.fromkeys(float(form.round(x)) for x in values if abs(x) <= largest))
