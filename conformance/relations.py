@@ -26,6 +26,8 @@ def having(*wanted: str) -> tuple[str, ...]:
 
 BATCHED = having("BT", "B", "N", "BTV")
 """The operations that take a batch."""
+BOUNDED = {"conjugate_gradient": {"max_iters": 1}, "trust_region_step": {"cg_iters": 1}}
+"""Options with which the answers of few bits are decided."""
 IN_ORDER = ("train_step",)
 """The operations in which the order of rows says what belongs together."""
 

@@ -18,7 +18,7 @@ from conformance.run import Run
 from reference.numbers.formats import FORMATS
 
 NOTES = {
-    "plain": "this call is differentiated",
+    "alone": "this call is differentiated in this argument alone",
     "strided": "where the library has views, the arrays were such, of every second number in wider ones",
     "sliced": "where the library has views, the arrays were cut out of larger ones",
     "expanded": "where it can, the library had one number for each row of equal ones (strides of 0)",
@@ -99,7 +99,7 @@ def test_differentiated(run: Run) -> None:
         for way in ("strided", "sliced", "again"):
             _differentiated(run, case, allowed, upstream, slopes, way)
         for name in slopes if len(slopes) > 1 else ():
-            _differentiated(run, case, allowed, upstream, {name: slopes[name]}, "plain")
+            _differentiated(run, case, allowed, upstream, {name: slopes[name]}, "plain", NOTES["alone"])
         for scale in (1.0, LARGE[run.dtype]):
             ones = np.full(upstream.shape, scale)
             of_ones = _of(slopes, permitted_gradients(case, ones))
@@ -139,10 +139,10 @@ def _differentiated(
     note: str = "",
 ) -> None:
     """Judge the result of a call that is differentiated in some arguments, and its gradients there."""
-    note, names = note or NOTES[way], list(slopes)
+    note, names = note or NOTES.get(way, ""), list(slopes)
     found = run.slopes(case, names, upstream, way)
     if found.result is not None:
-        told = f"this call is differentiated; one that is not is right; {note}"
+        told = "; ".join(filter(None, ["this call is differentiated; one that is not is right", note]))
         run.judge(case, found.result, allowed, note=told, recorded=names[0])
     for name in names:
         run.judge(case, found.gradients[name], slopes[name], name, upstream, note=note)

@@ -15,6 +15,7 @@ from conformance.oracle import Permitted, judged, permitted
 from conformance.parts import denominator, part, parts, rows_of, with_a_part_without_tokens
 from conformance.relations import (
     BATCHED,
+    BOUNDED,
     FEW_TOKENS,
     IN_ORDER,
     conforms_and_differentiates_there,
@@ -37,8 +38,6 @@ MEANS = (
     "dpo_loss", "grpo_loss", "importance_sampling_mean",
 )  # fmt: skip
 """The operations that are means over tokens, rows or samples."""
-BOUNDED = {"conjugate_gradient": {"max_iters": 1}, "trust_region_step": {"cg_iters": 1}}
-"""Options with which the answers of few bits are decided."""
 STATISTICS = ("whiten", "group_advantages", "rloo_advantages")
 """The operations whose rows depend on each other by their definition."""
 BY_ROWS = tuple(

@@ -3,6 +3,7 @@
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
+from conformance.relations import BOUNDED
 from conformance.run import Run
 
 OF_ANY_SIZE = tuple(
@@ -13,8 +14,6 @@ OF_ANY_SIZE = tuple(
 SCALES = {"float16": (2.0**4, 2.0**-4)}
 """Factors by which ordinary numbers become large or small, where a dtype has no room for the usual ones."""
 USUAL_SCALES = (2.0**27, 2.0**-40)
-FEW_STEPS = {"conjugate_gradient": {"max_iters": 1}, "trust_region_step": {"cg_iters": 1}}
-"""Options with which the answers of few bits are decided."""
 
 
 @clauses("contract.scale")
@@ -27,7 +26,7 @@ def test_numbers_of_any_size(run: Run) -> None:
         if OPERATIONS[case.operation].differentiable:
             run.differentiates(case)
 
-    plain = run.ordinary().with_options(**FEW_STEPS.get(run.operation, {}))
+    plain = run.ordinary().with_options(**BOUNDED.get(run.operation, {}))
     run.at(check, *(_scaled(plain, factor) for factor in SCALES.get(run.dtype, USUAL_SCALES)))
 
 
