@@ -8,16 +8,18 @@ after the other: what is stopped early, by the clock or by hand, has run the fir
 
 import argparse
 import ast
+import datetime
 import math
 import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,13 +27,15 @@ from typing import Any
 import pandas as pd
 
 from conformance.backend import Backend
-from tests.campaigns import ROOT, Record, behaviour, digest, page
+from tests.campaigns import PACKAGES, ROOT, Record, behaviour, digest, page
 from tests.harness import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
 Found = dict[str, tuple[int, list[str]]]
-JUDGES = behaviour(ROOT / "conformance", ROOT / "reference")
+JUDGES = digest(
+    behaviour(ROOT / "conformance", ROOT / "reference"), *(f"{name} {version(name)}" for name in PACKAGES)
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Trial:
     tests: int
     alarms: tuple[str, ...]
     """The tests that failed, and how."""
+    day: str
+    """When it was run, in ISO 8601."""
 
 
 def side_by_side(names: tuple[str, ...], dtype: str, profile: str, seed: int) -> Found:
@@ -74,7 +80,7 @@ def trials(
         keys = {style: _key(style, dtype, profile, seed) for style in styles if dtype in style.dtypes}
         for style, key in keys.items():
             if known := record.get(key):
-                yield Trial(style, dtype, seed, known[0], tuple(known[1]))
+                yield _trial(style, dtype, seed, known)
         if left := {style: key for style, key in keys.items() if not record.get(key)}:
             missing[dtype, seed] = left
     yield from _run(missing, profile, processes, until, record)
@@ -96,9 +102,14 @@ def _run(
         for run in as_completed(runs):
             (dtype, seed), found = runs[run], run.result() or {}
             for style, key in missing[dtype, seed].items() if found else ():
-                count, alarms = found[style.module]
-                record.put(key, (count, alarms))
-                yield Trial(style, dtype, seed, count, tuple(alarms))
+                known = (*found[style.module], datetime.date.today().isoformat())
+                record.put(key, known)
+                yield _trial(style, dtype, seed, known)
+
+
+def _trial(style: Style, dtype: str, seed: int, known: Sequence[Any]) -> Trial:
+    tests, alarms, day = known
+    return Trial(style, dtype, seed, tests, tuple(alarms), day)
 
 
 def _in_time(until: float, *run: Any) -> Found | None:
@@ -138,7 +149,8 @@ def _imported(text: str) -> set[str]:
 
 def _key(style: Style, dtype: str, profile: str, seed: int) -> str:
     folder = "tests.right_backends" if Path(style.backend).exists() else "conformance.adapters"
-    return digest(JUDGES, _made_of(f"{folder}.{style.module}"), dtype, profile, str(seed))
+    made_of = digest(JUDGES, _made_of(f"{folder}.{style.module}"))
+    return f"{style.module} {dtype} {profile} {seed} {made_of[:16]}"
 
 
 def until_stopped(running: Iterator[Trial]) -> list[Trial]:
@@ -171,6 +183,12 @@ def by_style(done: list[Trial]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame([{"style": "", **total}], index=["all"])]).rename_axis("backend")
 
 
+def _days(done: list[Trial]) -> str:
+    """From when to when they were run."""
+    days = sorted({one.day for one in done})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "none run"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the right backends and print the false alarms; the status is 1 when there was one."""
     words = sys.argv[1:] if argv is None else argv
@@ -199,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"false alarm: {one.style.module} in {one.dtype}, seed {one.seed}: {alarm}")
     if arguments.write:
         how = shlex.join(["python3", "dev.py", "alarms", *words])
-        title = "Right backends that the suite accuses (false alarms / runs, each with a seed of its own)"
+        title = f"Right backends that the suite accuses (false alarms / runs with a seed each, {_days(done)})"
         (Path(arguments.write) / PAGE).write_text(page(title, how, by_style(done)), encoding="utf-8")
     return 1 if any(one.alarms for one in done) else 0
 

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ DTYPES = ["float64", "float32"]
 
 
 def ran(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
-    return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else ())
+    return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else (), "2026-11-29")
 
 
 def run(seeds: range, record: Record | None, until: float = math.inf) -> list[alarms.Trial]:
@@ -56,6 +57,12 @@ def test_stopped_by_a_signal_and_another_one() -> None:
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_was_run_on_two_days_says_so() -> None:
+    done = [replace(ran(TWO[0], "float64", "quick", 0), day=f"2026-12-0{n}") for n in (3, 1, 2)]
+    assert alarms._days(done) == "2026-12-01 to 2026-12-03"
+    assert alarms._days(done[:1]) == "2026-12-03"
 
 
 def test_every_cell_says_how_many_seeds_it_had() -> None:
