@@ -73,7 +73,7 @@ class Campaign:
     ) -> None:
         self.project, self.limit, self.trust = project, limit, trust
         self.record = record or Record(None)
-        self.code = digest(*(project / name for name in FOLDERS))
+        self.code = digest(*(project / name for name in FOLDERS))[:16]
         self.unchanged: dict[Selection, Future[Outcome]] = {}
         self.lock = Lock()
         self.reaching = cache(lambda package: reaching(package, _texts(project, package)))
@@ -199,7 +199,7 @@ def _batches(some: list[Mutant]) -> list[list[Mutant]]:
 
 
 def _key(mutant: Mutant) -> str:
-    return digest(mutant.id, mutant.text)
+    return f"{mutant.id} {digest(mutant.text)[:16]}"
 
 
 def _texts(project: Path, package: str) -> dict[str, str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import Record, digest
+from tests.campaigns import Record
 from tests.mutants import campaign
 from tests.mutants.__main__ import main
-from tests.mutants.campaign import Campaign, Trial, Unsound, every_mutant
+from tests.mutants.campaign import Campaign, Trial, Unsound, _key, every_mutant
 from tests.mutants.equivalents import Equivalent, idle, read
 from tests.mutants.operators import Mutant
 from tests.mutants.plans import plan
@@ -105,7 +105,7 @@ def test_what_is_on_record_is_not_run_again(project: Path, tmp_path: Path) -> No
 def test_a_survivor_on_record_is_run_again_by_other_tests(project: Path) -> None:
     mutant, record = chosen("reference.kl:adaptive_kl_coef", "constant", ""), Record(None)
     now = Campaign(project, LIMIT, record=record)
-    record.put(digest(mutant.id, mutant.text), ["", 2.0, now.code])
+    record.put(_key(mutant), ["", 2.0, now.code])
     assert now.recorded(mutant) == Trial(mutant, "", 2.0)
     with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
         assert Campaign(tree, LIMIT, record=record).recorded(mutant) is None
