@@ -120,14 +120,13 @@ def dpo_loss(
         case "ipo":
             losses = (chosen - rejected - 1 / (2 * beta)).square()
         case _:
-            zero = torch.zeros_like(chosen)
-            losses = (1 - label_smoothing) * torch.logaddexp(zero, -beta * (chosen - rejected))
-            losses = losses + label_smoothing * torch.logaddexp(zero, beta * (chosen - rejected))
+            losses = (1 - label_smoothing) * _softplus(-beta * (chosen - rejected))
+            losses = losses + label_smoothing * _softplus(beta * (chosen - rejected))
     return losses.mean() if len(losses) else losses.sum()
 
 
 def reward_model_loss(chosen: Tensor, rejected: Tensor, *, margin: float = 0.0) -> Tensor:
-    losses = torch.logaddexp(torch.zeros_like(chosen), margin - (chosen - rejected))
+    losses = _softplus(margin - (chosen - rejected))
     return losses.mean() if len(losses) else losses.sum()
 
 
@@ -176,3 +175,9 @@ def _log(bound: float) -> float:
 
 def _bounded(log_ratio: Tensor, bound: float | None) -> Tensor:
     return log_ratio if bound is None else log_ratio.clamp(-bound, bound)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x); PyTorch's gradient divides by 1 + e^(-x), which overflows in float16."""
+    wide = x.float() if x.dtype == torch.float16 else x
+    return torch.logaddexp(torch.zeros_like(wide), wide).to(x.dtype)

@@ -31,7 +31,8 @@ def trust_region_step(
     curvature = direction @ fisher(direction)
     if curvature <= 0:
         return torch.zeros_like(gradient)
-    return (2 * max_kl / curvature).sqrt() * direction
+    # PyTorch divides a number by a tensor through its reciprocal, and that of 1e-5 is too large for float16.
+    return (2 * max_kl) ** 0.5 / curvature.sqrt() * direction
 
 
 def backtracking_line_search(
