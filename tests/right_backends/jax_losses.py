@@ -1,7 +1,7 @@
 """A right backend in JAX: everything but GAE and the trust region under `jit`, differentiated by `jax.vjp`.
 
 XLA compiles for each shape, so arrays are padded to a few sizes, and what is compiled takes the true one as
-numbers; each choice of modes is compiled for itself.
+numbers. The modes that go together in any way are numbers too; each choice of others is compiled for itself.
 """
 
 import tempfile
@@ -23,24 +23,31 @@ CONFIG.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 array_library = "jax"
 name = f"jax losses (jax {jax.__version__})"
 
-SIZES = (8, 64, 512, 2056, 2**16 + 8)
+SIZES = (64, 2056, 2**16 + 8)
+
+MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+LEVELS = ("token", "sequence", "sequence-token")
+NUMBERED = {"mode": MODES, "aggregation": MODES, "empty_rows": ("count", "drop"), "ratio_level": LEVELS}
+"""Options of which what is compiled gets the place."""
 
 Shape = tuple[Array, ...]
 """The shape of the first argument without its padding, as numbers."""
 
 
 def _compiled(*modes: str, fill: float = 0.0) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Compile for each value of the modes; pad floating-point arguments with `fill`, and cut the result."""
+    """Compile for each value of some modes; pad floating-point arguments with `fill`, and cut the result."""
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
         compiled = jax.jit(function, static_argnames=modes)
+        numbered = NUMBERED.keys() - set(modes)
 
         @wraps(function)
         def operation(*arrays: Array | None, **options: Any) -> Array:
             assert arrays[0] is not None
             shape = arrays[0].shape
             padded = [x if x is None else _padded(x, fill) for x in arrays]
-            result = compiled(*padded, shape=tuple(map(float, shape)), **options)
+            given = {k: NUMBERED[k].index(x) if k in numbered else x for k, x in options.items()}
+            result = compiled(*padded, shape=tuple(map(float, shape)), **given)
             return lax.slice(result, (0,) * result.ndim, shape[: result.ndim])
 
         return operation
@@ -130,20 +137,20 @@ def token_entropy(logits: Array, *, shape: Shape, temperature: float = 1.0) -> A
     return -(p * jnp.where(p > 0, logprobs, 0)).sum(-1)
 
 
-@_compiled("mode", "empty_rows")
+@_compiled()
 def aggregate(
     x: Array,
     mask: Array,
     *,
     shape: Shape,
-    mode: str,
+    mode: int,
     horizon: float | None = None,
-    empty_rows: str = "count",
+    empty_rows: int = 0,
 ) -> Array:
     return _aggregate(x, mask, shape, mode, horizon, empty_rows)
 
 
-@_compiled("ratio_level", "aggregation", "empty_rows")
+@_compiled()
 def policy_loss(
     logprobs: Array,
     old_logprobs: Array,
@@ -155,10 +162,10 @@ def policy_loss(
     clip_low: float,
     clip_high: float,
     dual_clip: float | None = None,
-    ratio_level: str = "token",
-    aggregation: str = "token-mean",
+    ratio_level: int = 0,
+    aggregation: int = 0,
     horizon: float | None = None,
-    empty_rows: str = "count",
+    empty_rows: int = 0,
     log_ratio_clip: float | None = 20.0,
 ) -> Array:
     ratio = _ratio(logprobs, old_logprobs, mask, ratio_level, log_ratio_clip)
@@ -171,7 +178,7 @@ def policy_loss(
     return _aggregate(-objective, mask, shape, aggregation, horizon, empty_rows)
 
 
-@_compiled("aggregation")
+@_compiled()
 def kl_penalty_loss(
     logprobs: Array,
     old_logprobs: Array,
@@ -181,14 +188,14 @@ def kl_penalty_loss(
     *,
     shape: Shape,
     kl_coef: float,
-    aggregation: str,
+    aggregation: int,
 ) -> Array:
-    ratio = _ratio(logprobs, old_logprobs, mask, "token", None)
+    ratio = _ratio(logprobs, old_logprobs, mask, 0, None)
     loss = kl_coef * jnp.where(mask, kl, 0) - ratio * stop_gradient(jnp.where(mask, advantages, 0))
-    return _aggregate(loss, mask, shape, aggregation, None, "count")
+    return _aggregate(loss, mask, shape, aggregation, None, 0)
 
 
-@_compiled("aggregation", "empty_rows")
+@_compiled()
 def value_loss(
     values: Array,
     old_values: Array,
@@ -197,9 +204,9 @@ def value_loss(
     *,
     shape: Shape,
     clip: float | None = None,
-    aggregation: str = "token-mean",
+    aggregation: int = 0,
     horizon: float | None = None,
-    empty_rows: str = "count",
+    empty_rows: int = 0,
 ) -> Array:
     values, old_values, returns = (jnp.where(mask, x, 0) for x in (values, old_values, returns))
     old_values, returns = stop_gradient((old_values, returns))
@@ -268,7 +275,7 @@ def rloo_advantages(scores: Array, group_ids: Array, *, shape: Shape) -> Array:
     return (distances - (_sums(distances, same) - distances) / others).astype(scores.dtype)
 
 
-@_compiled("ratio_level", "aggregation", "empty_rows")
+@_compiled()
 def grpo_loss(
     logprobs: Array,
     old_logprobs: Array,
@@ -280,10 +287,10 @@ def grpo_loss(
     clip_low: float,
     clip_high: float,
     kl_coef: float,
-    aggregation: str,
+    aggregation: int,
     horizon: float | None = None,
-    empty_rows: str = "count",
-    ratio_level: str = "token",
+    empty_rows: int = 0,
+    ratio_level: int = 0,
     log_ratio_clip: float | None = 20.0,
 ) -> Array:
     ratio = _ratio(logprobs, old_logprobs, mask, ratio_level, log_ratio_clip)
@@ -314,14 +321,12 @@ def _estimate(log_ratio: Array, estimator: str) -> Array:
             return jnp.abs(log_ratio)
 
 
-def _ratio(logprobs: Array, old_logprobs: Array, mask: Array, level: str, bound: float | None) -> Array:
+def _ratio(logprobs: Array, old_logprobs: Array, mask: Array, level: int, bound: float | None) -> Array:
     """The ratio of each token, or of its row, with the gradient that belongs to it."""
     log_ratio = jnp.where(mask, logprobs - stop_gradient(old_logprobs), 0)
-    if level != "token":
-        means = _row_means(log_ratio, mask)[:, None]
-        own = stop_gradient(means) + log_ratio - stop_gradient(log_ratio)
-        log_ratio = jnp.where(mask, means if level == "sequence" else own, 0)
-    return jnp.exp(_clipped(log_ratio, bound))
+    means = jnp.where(mask, _row_means(log_ratio, mask)[:, None], 0)
+    own = stop_gradient(means) + log_ratio - stop_gradient(log_ratio)
+    return jnp.exp(_clipped(lax.select_n(jnp.asarray(level), log_ratio, means, own), bound))
 
 
 def _row_means(x: Array, mask: Array) -> Array:
@@ -329,17 +334,16 @@ def _row_means(x: Array, mask: Array) -> Array:
 
 
 def _aggregate(
-    x: Array, mask: Array, shape: Shape, mode: str, horizon: float | None, empty_rows: str
+    x: Array, mask: Array, shape: Shape, mode: int, horizon: float | None, empty_rows: int
 ) -> Array:
     """The mean of x over the active tokens, or over rows."""
-    chosen = jnp.where(mask, x, 0)
-    if mode == "token-mean":
-        return chosen.sum() / jnp.maximum(mask.sum(), 1).astype(x.dtype)
-    rows = _row_means(chosen, mask) if mode == "seq-mean-token-mean" else chosen.sum(1)
-    if mode == "seq-mean-token-sum-norm":
-        rows = rows / (shape[1] if horizon is None else horizon)
+    chosen, place = jnp.where(mask, x, 0), jnp.asarray(mode)
+    mean, sums = chosen.sum() / jnp.maximum(mask.sum(), 1).astype(x.dtype), chosen.sum(1)
+    divided = sums / jnp.asarray(shape[1] if horizon is None else horizon, x.dtype)
+    rows = lax.select_n(jnp.maximum(place - 1, 0), _row_means(chosen, mask), sums, divided)
     full = jnp.maximum(mask.any(1).sum(), 1).astype(x.dtype)
-    return rows.sum() / (shape[0] if empty_rows == "count" else full)
+    counted = jnp.where(empty_rows == 0, jnp.asarray(shape[0], x.dtype), full)
+    return jnp.where(place == 0, mean, rows.sum() / counted)
 
 
 def _distances(scores: Array, group_ids: Array, shape: Shape) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """A right backend in PyTorch: conjugate gradients, the step, the line search, in the dtype that comes in."""
 
 from collections.abc import Callable
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def trust_region_step(
     if curvature <= 0:
         return torch.zeros_like(gradient)
     # PyTorch divides a number by a tensor through its reciprocal, and that of 1e-5 is too large for float16.
-    return (2 * max_kl) ** 0.5 / curvature.sqrt() * direction
+    return sqrt(2 * max_kl) / curvature.sqrt() * direction
 
 
 def backtracking_line_search(
