@@ -232,7 +232,7 @@ def _log_ratio(
 
 def _row_means(x: Array, mask: Mask) -> Array:
     """Mean of each row, x being 0 at masked positions, at every position of the row; 0 for an empty row."""
-    means = numbers.total(x, axis=1) / np.maximum(mask.sum(axis=1), 1)
+    means = numbers.average(x, np.maximum(mask.sum(axis=1), 1), axis=1)
     return np.repeat(means[:, None], x.shape[1], axis=1)
 
 

@@ -112,7 +112,7 @@ def rloo_advantages(scores: Array, group_ids: checks.Indices) -> Array:
     for members in _groups(group_ids):
         rewards = scores[members]
         others = len(rewards) - 1
-        means = [numbers.total(np.delete(rewards, k)) / others for k in range(len(rewards))]
+        means = [numbers.average(np.delete(rewards, k), others) for k in range(len(rewards))]
         distances = rewards - np.array(means, dtype=rewards.dtype)
         advantages[members] = numbers.where(_all_equal(rewards), 0 * distances, distances)
     return advantages

@@ -111,7 +111,7 @@ def sequence_importance_ratio(logprobs: Array, old_logprobs: Array, mask: Mask) 
     array([1.])
     """
     log_ratio, mask = _masked_log_ratio(logprobs, old_logprobs, mask)
-    return numbers.exp(numbers.total(log_ratio, axis=1) / _counts(mask))
+    return numbers.exp(numbers.average(log_ratio, _counts(mask), axis=1))
 
 
 def sequence_importance_ratio_gradient(
@@ -249,7 +249,7 @@ def importance_sampling_mean(f_values: Array, log_weights: Array, *, self_normal
     f_values = checks.real_array("f_values", f_values, log_weights.shape, like="log_weights")
     if self_normalized:
         return _scalar(numbers.total(normalised_weights(log_weights) * f_values))
-    return _scalar(numbers.total(numbers.exp(log_weights) * f_values) / len(log_weights))
+    return _scalar(numbers.average(numbers.exp(log_weights) * f_values, len(log_weights)))
 
 
 def normalised_weights(log_weights: Array) -> Array:

@@ -57,7 +57,7 @@ def sequence_logprobs(token_logprobs: Array, mask: Mask, *, average: bool = Fals
     token_logprobs = checks.real_array("token_logprobs", token_logprobs, (None, None))
     mask = checks.mask_array("mask", mask, token_logprobs.shape, like="token_logprobs")
     active = numbers.where(mask, token_logprobs, numbers.zeros(mask.shape, like=token_logprobs))
-    return numbers.total(active, axis=1) / _divisors(mask, average)
+    return numbers.average(active, _divisors(mask, average), axis=1)
 
 
 def sequence_logprobs_gradient(
@@ -216,7 +216,7 @@ def dpo_loss(
     _check_options(beta, label_smoothing, loss_type)
     margin = preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
     losses = _losses(margin, beta, label_smoothing, loss_type)
-    return _scalar(numbers.total(losses) / max(len(losses), 1))
+    return _scalar(numbers.average(losses, max(len(losses), 1)))
 
 
 def dpo_loss_gradient(

@@ -68,7 +68,7 @@ def reward_model_loss(chosen: Array, rejected: Array, *, margin: Scalar = 0.0) -
     """
     chosen, rejected = _pairs(chosen, rejected, margin)
     losses = -numbers.log_sigmoid(chosen - rejected - margin)
-    mean: Scalar = np.asarray(numbers.total(losses) / max(len(losses), 1)).item()
+    mean: Scalar = np.asarray(numbers.average(losses, max(len(losses), 1))).item()
     return mean
 
 

@@ -169,9 +169,14 @@ def total(x: Array, axis: int | None = None) -> Array:
 
 def mean(x: Array) -> Array:
     """Mean of all entries, of one at least; a running mean is the same."""
-    count: int = np.size(x)
-    average: Array = total(x) / count
-    return same(average, lambda: running_mean(x))
+    return same(average(x, np.size(x)), lambda: running_mean(x))
+
+
+def average(x: Array, counts: Any, axis: int | None = None) -> Array:
+    """Sum of entries along an axis, divided by a count for each slice; a sum of quotients is the same."""
+    divisors = counts if axis is None else np.expand_dims(counts, axis)
+    quotients: Array = total(x, axis=axis) / counts
+    return same(quotients, lambda: total(x / divisors, axis=axis))
 
 
 def running_mean(x: Array) -> Array:

@@ -279,6 +279,17 @@ def test_formulas_cannot_branch_on_a_value(branch: Callable[[Any], Any]) -> None
         branch(dyadics.number(1))
 
 
+def test_an_average_is_exact_where_a_sum_of_quotients_is() -> None:
+    """Five numbers that cancel are 0 fifths, but a fifth of each of them is rounded."""
+    entries: Any = [[1.5, 1, -2, -0.25, -0.25], [2, -2, 4, 0, 0]]
+    x: Any = np.frompyfunc(dyadics.number, 1, 1)(np.array(entries, dtype=object))
+    first, nothing = x[0], 0 * x[0]
+    averages: Any = [numbers.total(first) / 5, numbers.average(first, 5), numbers.average(nothing, 5)]
+    assert [average.value for average in averages] == [0, None, 0]
+    rows: Any = numbers.average(x, np.array([5, 4]), axis=1)
+    assert [row.value for row in rows] == [None, 1]
+
+
 def test_a_value_is_exact_where_every_formula_for_it_is() -> None:
     """Four numbers have the sum 8, but a running mean of theirs passes a third, unless they are equal."""
     for entries, exact in (([3, 1], True), ([0, 2, 6, 0], False), ([2, 2, 2, 2], True)):

@@ -126,15 +126,15 @@ def kl_divergence(logits: Array, ref_logits: Array, *, shape: Shape) -> Array:
 
 @_compiled(fill=-jnp.inf)
 def token_logprobs(logits: Array, tokens: Array, *, shape: Shape, temperature: float = 1.0) -> Array:
-    logprobs = jax.nn.log_softmax(logits / temperature)
-    return jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
+    logprobs = jax.nn.log_softmax(_wide(logits) / temperature)
+    return jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0].astype(logits.dtype)
 
 
 @_compiled(fill=-jnp.inf)
 def token_entropy(logits: Array, *, shape: Shape, temperature: float = 1.0) -> Array:
-    logprobs = jax.nn.log_softmax(logits / temperature)
+    logprobs = jax.nn.log_softmax(_wide(logits) / temperature)
     p = jnp.exp(logprobs)
-    return -(p * jnp.where(p > 0, logprobs, 0)).sum(-1)
+    return -(p * jnp.where(p > 0, logprobs, 0)).sum(-1).astype(logits.dtype)
 
 
 @_compiled()
@@ -298,6 +298,11 @@ def grpo_loss(
     objective = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - clip_low, 1 + clip_high) * advantages)
     divergence = _estimate(jnp.where(mask, logprobs - stop_gradient(ref_logprobs), 0), "k3")
     return _aggregate(kl_coef * divergence - objective, mask, shape, aggregation, horizon, empty_rows)
+
+
+def _wide(logits: Array) -> Array:
+    """In float32 at least: of quotients, XLA rounds the largest, and not what it is taken from."""
+    return logits.astype(jnp.float32) if logits.dtype.itemsize == 2 else logits
 
 
 def _inside(x: Array, shape: Shape) -> Array:
