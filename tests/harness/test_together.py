@@ -1,6 +1,7 @@
 """Side by side, backends get the verdict that the suite gives each of them alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,30 @@ def test_a_right_backend_that_fails_is_told() -> None:
     edit = next(edit for edit in EDITS if edit.operation == "td_errors")
     with pytest.raises(Accused, match="td_errors of columns, seed 3"):
         apart(Edit("td_errors", edit.name, edit.old, edit.new, dtype="bfloat16"))
+
+
+def under_two_seeds(name: str, passed: together.Passed | None) -> list[Any]:
+    """The verdicts on a file under one seed and another, and after each how many given cases are passed."""
+    backends = {"it": together.Here(name)}
+    told: list[Any] = []
+    for seed in (0, 1):
+        found = list(together.verdicts(backends, "float32", "quick", seed, ["dpo_loss"], passed=passed))
+        told.append([(verdict.test, bool(verdict.failure)) for verdict in found])
+        told.append(len(passed or ()))
+    return told
+
+
+def test_what_is_given_is_passed_once(tmp_path: Path) -> None:
+    """Under another seed the verdict is the same, and there is nothing new among what is given."""
+    edit = next(edit for edit in EDITS if edit.operation == "dpo_loss")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(source(edit), encoding="utf-8")
+    right = Path(__file__).parents[1] / "right_backends" / "torch_preference.py"
+    for file, is_wrong in ((right, False), (wrong, True)):
+        with together.pool(1) as pool:
+            first, count, second, still = pool.submit(under_two_seeds, str(file), {}).result()
+            alone = pool.submit(under_two_seeds, str(file), None).result()
+        assert alone == [first, 0, second, 0]
+        assert len(first) > 10
+        assert any(failure for _, failure in first) == is_wrong
+        assert count == still > 5

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from conformance.conftest import ORDER, SMOKE
 from conformance.marks import shown
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted
-from conformance.run import NonConformance, Run
+from conformance.run import NonConformance, Run, Tally
 
 FOLDER = Path(conformance.__path__[0])
 
@@ -107,8 +108,7 @@ class Memory:
 
         def found(case: Case, *rest: Any) -> Any:
             numbers = tuple(x.tobytes() if isinstance(x, np.ndarray) else x for x in rest)
-            call = case.operation, case.arguments, case.options, case.dtype, case.exact
-            key = function.__name__, pickle.dumps(call), numbers
+            key = function.__name__, pickle.dumps(_call(case)), numbers
             if key not in self.permitted:
                 self.permitted[key] = function(case, *rest)
             return self.permitted[key]
@@ -123,6 +123,8 @@ class Memory:
 
 
 MEMORY = Memory()
+Passed = dict[Any, Tally]
+"""Which cases that are given, not drawn, backends have passed, and how each counts: no seed changes them."""
 
 
 @dataclass
@@ -131,6 +133,9 @@ class Shared(Run):
 
     draws: int = 0
     """How often it has drawn."""
+    given: int = 0
+    """How many cases it was given."""
+    passed: Passed = field(default_factory=dict)
 
     def judge(
         self,
@@ -150,6 +155,22 @@ class Shared(Run):
             MEMORY.judged[key] = allowed, self.decided
         self.decided = before or MEMORY.judged[key][1]
 
+    def at(self, check: Callable[[Case], None], *given: Case) -> None:
+        """As the suite does, once for each backend."""
+        for case in given:
+            self.given += 1
+            call = sha256(pickle.dumps(_call(case))).digest()
+            key = self.backend, self.test, self.profile, self.given, call
+            if key not in self.passed:
+                before, self.tally = self.tally, Tally()
+                try:
+                    super().at(check, case)
+                    self.passed[key] = self.tally
+                finally:
+                    self.tally = _sum(before, self.tally)
+            else:
+                self.tally = _sum(self.tally, self.passed[key])
+
     def _hypothesis(self, region: str, strategy: Any, check: Callable[[Case], None], count: int) -> None:
         limits = self.backend.limits(self.operation)
         self.draws += 1
@@ -166,6 +187,17 @@ class Shared(Run):
 
         super()._hypothesis(region, strategy, drawing, count)
         MEMORY.drawn[key] = drawn
+
+
+def _call(case: Case) -> tuple[Any, ...]:
+    """All of a case that a permitted set depends on."""
+    return case.operation, case.arguments, case.options, case.dtype, case.exact
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    """What two parts of a test did, as far as it decides whether anything was judged."""
+    counts = ("expected", "executed", "limited", "unclear")
+    return Tally(**{name: getattr(one, name) + getattr(other, name) for name in counts})
 
 
 class Here(Backend):
@@ -238,19 +270,23 @@ def verdicts(
     only: Iterable[str] = OPERATIONS,
     *,
     until_failure: bool = False,
+    passed: Passed | None = None,
 ) -> Iterator[Verdict]:
     """Run the suite, each of its tests on one backend after the other.
+
+    What these backends have passed under other seeds goes into `passed`, and is not asked again.
 
     Tests in which a backend declined every call are left out, and all others of an operation whose smoke test
     failed, as the suite does; `until_failure` leaves them out after any failure.
     """
+    known: Passed = {} if passed is None else passed
     for operation in only:
         asked = {name: backend for name, backend in backends.items() if operation in backend.provided}
         for test in [test for test in tests() if operation in test.operations]:
             MEMORY.forget()
             for name, backend in list(asked.items()):
                 identity = f"{test.name}[{operation}-{dtype}]"
-                run = Shared(backend, operation, dtype, profile, seed, identity)
+                run = Shared(backend, operation, dtype, profile, seed, identity, passed=known)
                 failure = _failure(test, run)
                 if failure and (until_failure or test.is_smoke or operation in backend.out_of_service):
                     del asked[name]
