@@ -76,7 +76,7 @@ EDITS = (
         f"torch.cat([({SIZED})[:-1], 0 * direction[-1:]])",
         thread="openai/baselines commit ebb8aff",
     ),
-    edit(STEP, "1e-8 added to the curvature", "/ curvature)", "/ (curvature + 1e-8))", dtype="float64"),
+    edit(STEP, "1e-8 added to the curvature", "/ curvature.sqrt()", "/ (curvature + 1e-8).sqrt()", dtype="float64"),
     edit(STEP, "bfloat16 inside", CURVATURE, f"({CURVATURE}).bfloat16().to(gradient.dtype)"),
     edit(SEARCH, "no look at the KL", ACCEPTED, "improvement > 0", thread="joschu/modular_rl#29"),
     edit(SEARCH, "no look at the improvement", ACCEPTED, "kl <= max_kl"),
