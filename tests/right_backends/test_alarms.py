@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 from tests.campaigns import Record
@@ -57,6 +58,14 @@ def test_stopped_by_a_signal_and_another_one() -> None:
         signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_what_xla_has_compiled_is_forgotten() -> None:
+    compiled = jax.jit(lambda x: x + 1)
+    compiled(1.0)
+    assert compiled._cache_size() == 1
+    alarms._forget_programs()
+    assert compiled._cache_size() == 0
 
 
 def test_what_was_run_on_two_days_says_so() -> None:
