@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -61,7 +62,7 @@ def test_stopped_by_a_signal_and_another_one() -> None:
 
 
 def test_what_xla_has_compiled_is_forgotten() -> None:
-    compiled = jax.jit(lambda x: x + 1)
+    compiled: Any = jax.jit(lambda x: x + 1)
     compiled(1.0)
     assert compiled._cache_size() == 1
     alarms._forget_programs()
