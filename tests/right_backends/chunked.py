@@ -22,7 +22,8 @@ from tests.right_backends import (
 array_library = "torch"
 name = f"chunked (torch {torch.__version__})"
 
-CHUNK = 2
+CHUNK, CHUNKS = 2, 64
+"""The smallest chunk, and about how many there are at most."""
 
 Loss = Callable[..., Tensor]
 
@@ -87,7 +88,7 @@ def importance_sampling_mean(
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     top, total, _ = _running(log_weights, log_weights)
-    squares = [(2 * (chunk - top)).exp().sum() for chunk in torch.split(log_weights, CHUNK)]
+    squares = [(2 * (chunk - top)).exp().sum() for chunk in _chunks(log_weights)]
     return total.square() / torch.stack(squares).sum()
 
 
@@ -122,7 +123,7 @@ def _running(log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest log-weight m along the last axis, Σ e^(log w − m), and the sum of that times x."""
     top = torch.full_like(log_weights[..., 0], -torch.inf).detach()
     total, weighted = torch.zeros_like(top), torch.zeros_like(top)
-    for chunk, numbers in zip(torch.split(log_weights, CHUNK, -1), torch.split(x, CHUNK, -1), strict=True):
+    for chunk, numbers in zip(_chunks(log_weights), _chunks(x), strict=True):
         higher = torch.maximum(top, chunk.amax(-1).detach())
         shift = torch.where(higher > -torch.inf, higher, 0)
         weights, before = (chunk - shift[..., None]).exp(), (top - shift).exp()
@@ -130,3 +131,8 @@ def _running(log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weighted = weighted * before + (weights * numbers).sum(-1)
         top = higher
     return top, total, weighted
+
+
+def _chunks(x: Tensor) -> tuple[Tensor, ...]:
+    """Along the last axis."""
+    return torch.split(x, max(CHUNK, x.shape[-1] // CHUNKS), -1)
