@@ -6,6 +6,7 @@ around is known of) in one run, at the median. Ratios carry over to other machin
 
 import argparse
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -159,7 +160,7 @@ def page(entries: Entries, how: str, device: str, hardware: str) -> str:
 
 
 def plot(entries: Entries, file: Path) -> None:
-    """Times over the numbers of a size, a panel for each work, both axes logarithmic."""
+    """Times at each size, in the order in which sizes grow, a panel for each work."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -171,19 +172,20 @@ def plot(entries: Entries, file: Path) -> None:
     )
     for work, panel in zip(works, axes.flat, strict=False):
         mine = [e for e in entries if e["work"] == work.name]
+        sizes = sorted({tuple(e["size"]) for e in mine}, key=lambda size: (math.prod(size), max(size)))
         for name in dict.fromkeys(e["name"] for e in mine):
             points = sorted(
-                (_numbers(e["size"], work), e["seconds"] * 1e3) for e in mine if e["name"] == name
+                (sizes.index(tuple(e["size"])), e["seconds"] * 1e3) for e in mine if e["name"] == name
             )
             style = (
                 {"color": "0.6", "linestyle": "--"} if name == "floor" else {"marker": "o", "markersize": 3}
             )
-            panel.loglog(*zip(*points, strict=True), label=name, **style)
+            panel.semilogy(*zip(*points, strict=True), label=name, **style)
         panel.set_title(work.name, fontsize=10)
-        panel.set_xlabel(f"product of {work.letters}", fontsize=8)
+        panel.set_xticks(range(len(sizes)), [" × ".join(map(str, size)) for size in sizes])
+        panel.set_xlabel(work.letters, fontsize=8)
         panel.set_ylabel("ms", fontsize=8)
         panel.tick_params(labelsize=8)
-        panel.xaxis.set_minor_formatter("")
         panel.legend(fontsize=7)
         panel.grid(alpha=0.3)
     for panel in list(axes.flat)[len(works) :]:
@@ -191,13 +193,6 @@ def plot(entries: Entries, file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
-
-
-def _numbers(size: list[int], work: Work) -> int:
-    numbers = 1
-    for length in size[:1] if work.letters.startswith("responses") else size:
-        numbers *= length
-    return numbers
 
 
 def main(argv: list[str] | None = None) -> int:
