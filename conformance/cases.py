@@ -15,7 +15,15 @@ import numpy as np
 from conformance.draws import ByHypothesis, Draw
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED, Argument, Operation
-from conformance.values import IN_PAIRS, consistent, log_ratios, numbers_of, option_values, ordinary_value
+from conformance.values import (
+    IN_PAIRS,
+    consistent,
+    least,
+    log_ratios,
+    numbers_of,
+    option_values,
+    ordinary_value,
+)
 from reference.numbers.formats import FORMATS, Format
 
 ROWS, TOKENS, GENERIC_TOKENS = (1, 2, 3, 5), (1, 2, 3, 4, 5, 7, 24), (1, 3, 7, 12, 64)
@@ -137,6 +145,9 @@ def _dense(
         return form.round(others[argument.beside] - 0.3 * scale * numbers)
     if argument.domain == "value":
         return form.round(offset + scale * numbers)
+    if argument.domain == "direction":
+        lengths = offset + max(scale, least(form)) * np.maximum(np.abs(numbers), 0.5)
+        return form.round(np.sign(numbers) * lengths)
     return form.round(
         {"logprob": -np.abs(numbers), "weight": np.abs(numbers), "table": numbers}.get(
             argument.domain, scale * numbers

@@ -34,7 +34,7 @@ ADVANTAGES = Argument("advantages", BT)
 LOGITS = Argument("logits", ("B", "T", "V"), domain="logit")
 SCORES, GROUP_IDS = Argument("scores", B), Argument("group_ids", B, "ids")
 LOG_WEIGHTS = Argument("log_weights", N, domain="log-weight")
-MATRIX, VECTOR = Argument("matrix", ("D", "D"), "matrix"), Argument("b", D)
+MATRIX, VECTOR = Argument("matrix", ("D", "D"), "matrix"), Argument("b", D, domain="direction")
 
 GAE_OPTIONS = {"gamma": REQUIRED, "lam": REQUIRED, "masked": "skip"}
 AGGREGATION = {"aggregation": "token-mean", "horizon": None, "empty_rows": "count"}
@@ -314,7 +314,7 @@ TRUST_REGION = (
     ),
     Operation(
         "trust_region_step",
-        (MATRIX, Argument("gradient", D)),
+        (MATRIX, Argument("gradient", D, domain="direction")),
         {"max_kl": REQUIRED, "cg_iters": 10, "cg_tol": 1e-10, "damping": 0.0},
         trust_region.trust_region_step,
         result=D,

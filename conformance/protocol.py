@@ -23,6 +23,11 @@ class Argument:
     beside: str = ""
     """The argument from which it differs by a log-ratio, or from whose vocabulary its tokens come."""
 
+    @property
+    def is_of_any_size(self) -> bool:
+        """Whether no clause bounds its numbers."""
+        return self.kind == "real" and self.domain in ("value", "direction")
+
 
 @dataclass(frozen=True)
 class Operation:

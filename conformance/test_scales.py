@@ -7,9 +7,7 @@ from conformance.relations import BOUNDED
 from conformance.run import Run
 
 OF_ANY_SIZE = tuple(
-    name
-    for name, operation in OPERATIONS.items()
-    if any(a.kind == "real" and a.domain == "value" for a in operation.arguments)
+    name for name, operation in OPERATIONS.items() if any(a.is_of_any_size for a in operation.arguments)
 )
 SCALES = {"float16": (2.0**4, 2.0**-4)}
 """Factors by which ordinary numbers become large or small, where a dtype has no room for the usual ones."""
@@ -32,7 +30,5 @@ def test_numbers_of_any_size(run: Run) -> None:
 
 def _scaled(case: Case, factor: float) -> Case:
     """The call with all such numbers times a factor, a power of two."""
-    numbers = (
-        a.name for a in OPERATIONS[case.operation].arguments if a.kind == "real" and a.domain == "value"
-    )
+    numbers = (a.name for a in OPERATIONS[case.operation].arguments if a.is_of_any_size)
     return case.with_arguments(**{name: factor * case.arguments[name] for name in numbers})

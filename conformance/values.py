@@ -1,7 +1,8 @@
 """The numbers that inputs are made of: tables from simple to nasty, by what an argument means.
 
-The domain of an argument says what its numbers are: "value" (rewards, values, advantages, scores), "logprob"
-(mostly at most 0), "logit", "log-weight", "weight" (at least 0), "table" (what is trained, of moderate size).
+The domain of an argument says what its numbers are: "value" (rewards, values, advantages, scores),
+"direction" (what a matrix is solved for, not too near to 0), "logprob" (mostly at most 0), "logit",
+"log-weight", "weight" (at least 0), "table" (what is trained, of moderate size).
 A log-probability that stands beside another one, of an older or a reference policy, is that one less a
 log-ratio from a table of its own.
 """
@@ -17,8 +18,10 @@ from reference.numbers.formats import Format
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 """Clip bounds of which the log-ratio tables hold the boundary and its neighbours."""
 
+VALUES = (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, -0.5, 4.0, 0.25, -3.0, -4.0, 8.0, 1.5, -0.25, -8.0)
 EXACT = {
-    "value": (0.0, 1.0, -1.0, 2.0, 0.5, -2.0, 3.0, -0.5, 4.0, 0.25, -3.0, -4.0, 8.0, 1.5, -0.25, -8.0),
+    "value": VALUES,
+    "direction": VALUES,
     "logprob": (0.0, -1.0, -2.0, -0.5, -4.0, -0.25, -3.0, -8.0),
     "logit": (0.0,),
     "log-weight": (0.0,),
@@ -33,6 +36,11 @@ EXTREME = {
     "log-weight": (30.0, -30.0, 90.0, -90.0, 800.0, -800.0),
 }
 """What the region "extremes" adds to a table; for log-ratios see below."""
+
+
+def least(form: Format) -> float:
+    """How near to 0 a direction comes: a number of the dtype is the reciprocal of its square, times much."""
+    return float(form.largest**-0.125)
 
 
 def numbers_of(
@@ -81,6 +89,8 @@ def _nasty(domain: str, form: Format, largest: float) -> tuple[float, ...]:
             # Below the normal range, products that a clip compares round to the same number.
             normal = [x for x in small if x == 0.0 or x >= 2.0**form.min_exponent]
             values = [sign * x for x in normal for sign in (1.0, -1.0)]
+        case "direction":
+            values = [sign * x for x in small if x == 0.0 or x >= least(form) for sign in (1.0, -1.0)]
         case _:
             values = [sign * x for x in small for sign in (1.0, -1.0)]
     return tuple(dict.fromkeys(float(form.round(x)) for x in values if abs(x) <= largest))
