@@ -53,7 +53,7 @@ class Output:
     values: np.ndarray
     dtype: str
     changed: list[str] = field(default_factory=list)
-    """What the call changed, in words: its own input, or the result of the call before."""
+    """What the call changed, in words: its own input, or a result or gradient of a call before."""
 
 
 @dataclass

@@ -143,11 +143,10 @@ def _dense(
     numbers = rng.standard_normal(shape)
     if argument.beside:
         return form.round(others[argument.beside] - 0.3 * scale * numbers)
-    if argument.domain == "value":
-        return form.round(offset + scale * numbers)
-    if argument.domain == "direction":
-        lengths = offset + max(scale, least(form)) * np.maximum(np.abs(numbers), 0.5)
-        return form.round(np.sign(numbers) * lengths)
+    if argument.domain in ("value", "direction"):
+        lengths = offset + scale * numbers
+        floor = least(form) if argument.domain == "direction" else 0.0
+        return form.round(np.copysign(np.maximum(np.abs(lengths), floor), lengths))
     return form.round(
         {"logprob": -np.abs(numbers), "weight": np.abs(numbers), "table": numbers}.get(
             argument.domain, scale * numbers
@@ -249,7 +248,7 @@ def _argument(
     table = np.array(numbers_of(argument.domain, form, region == "exact", largest, region == "extremes"))
     numbers = np.asarray(table[_bytes(draw, shape) % len(table)])
     if argument.domain == "logit":
-        numbers[..., 0] = np.where(np.isneginf(numbers[..., 0]), 0.0, numbers[..., 0])
+        numbers[..., -1] = np.where(np.isneginf(numbers).all(axis=-1), 0.0, numbers[..., -1])
     return numbers
 
 

@@ -48,7 +48,8 @@ def with_slopes(case: Case) -> Case:
     unclamped = (options.get("log_ratio_clip") or np.inf) > reach
     if "tokens" in arguments:
         chosen = np.take_along_axis(arguments["logits"], arguments["tokens"][..., None], axis=-1)[..., 0]
-        arguments["tokens"] = np.where(np.isneginf(chosen), 0, arguments["tokens"])
+        likely = arguments["logits"].argmax(axis=-1)
+        arguments["tokens"] = np.where(np.isneginf(chosen), likely, arguments["tokens"])
     if "ref_logits" in arguments:
         arguments["ref_logits"] = np.maximum(arguments["ref_logits"], form.round(-1e4))
     if case.operation in ("importance_ratio", "sequence_importance_ratio") and unclamped:
@@ -57,6 +58,25 @@ def with_slopes(case: Case) -> Case:
         arguments["ref_logprobs"] = _within(case, "ref_logprobs", -reach, np.inf)
     same = all(x is None or np.array_equal(x, case.arguments[name]) for name, x in arguments.items())
     return case if same else case.with_arguments(**arguments)
+
+
+def filtered(logits: np.ndarray) -> np.ndarray:
+    """Logits with tokens filtered out: the last one and, of more than three, the first two."""
+    found: np.ndarray = logits.copy()
+    first, last = _left_in(logits)
+    found[..., :first] = found[..., last + 1 :] = -np.inf
+    return found
+
+
+def left_by_filter(tokens: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Of each token the nearest one that the filter leaves in."""
+    return np.asarray(np.clip(tokens, *_left_in(logits)))
+
+
+def _left_in(logits: np.ndarray) -> tuple[int, int]:
+    """The first and the last token that the filter leaves in."""
+    count = logits.shape[-1]
+    return 2 if count > 3 else 0, max(count - 2, 0)
 
 
 def _within(case: Case, beside: str, low: float, high: float) -> np.ndarray:

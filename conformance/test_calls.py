@@ -21,6 +21,7 @@ NOTES = {
     "alone": "this call is differentiated in this argument alone",
     "strided": "where the library has views, the arrays were such, of every second number in wider ones",
     "sliced": "where the library has views, the arrays were cut out of larger ones",
+    "mixed": "where the library has views, arrays lay differently: the first transposed, the second strided",
     "expanded": "where it can, the library had one number for each row of equal ones (strides of 0)",
     "again": "before its backward pass came another call, and the pass was made twice, where that can be",
     "unrecorded": "where the library records calls for a backward pass, this one was not recorded",
@@ -79,8 +80,11 @@ def test_pure(run: Run) -> None:
         else:
             run.judge(case, again, allowed)
             run.tally.limitations.add(f"on {run.backend.device}, two calls are not compared bit by bit")
-        for way in ("strided", "sliced", "refilled", *unrecorded):
+        for way in ("strided", "sliced", "mixed", "refilled", *unrecorded):
             run.judge(case, run.call(case, way), allowed, note=NOTES[way])
+        if run.operation not in DIFFERENTIABLE and (rows := _by_row(case)):
+            of_rows = case.with_arguments(**rows)
+            run.judge(of_rows, run.call(of_rows, "expanded"), permitted(of_rows), note=NOTES["expanded"])
         if twins := _twins(case):
             of_one = case.with_arguments(**twins)
             run.judge(of_one, run.call(of_one), permitted(of_one), note=NOTES["one array"])
@@ -96,7 +100,7 @@ def test_differentiated(run: Run) -> None:
     def check(case: Case) -> None:
         allowed, upstream = run.permitted_base(case), run.upstream(case)
         slopes = base_gradients(run, case, upstream)
-        for way in ("strided", "sliced", "again"):
+        for way in ("strided", "sliced", "mixed", "again"):
             _differentiated(run, case, allowed, upstream, slopes, way)
         for name in slopes if len(slopes) > 1 else ():
             _differentiated(run, case, allowed, upstream, {name: slopes[name]}, "plain", NOTES["alone"])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from conformance.cases import VALUE_REGIONS, Case, ordinary
-from conformance.extremes import with_slopes
+from conformance.extremes import filtered, with_slopes
 from conformance.marks import clauses, operations
 from conformance.oracle import permitted
 from conformance.run import Run
@@ -92,10 +92,10 @@ def test_impossible_tokens(run: Run) -> None:
     """A logit of -∞ counts 0, not NaN, in value and gradient."""
 
     def check(case: Case) -> None:
-        filtered = case.with_arguments(logits=_without_last(case.arguments["logits"]))
-        run.conforms(filtered)
-        run.differentiates(filtered)
-        by_both = filtered.with_arguments(ref_logits=_without_last(case.arguments["ref_logits"]))
+        some = case.with_arguments(logits=filtered(case.arguments["logits"]))
+        run.conforms(some)
+        run.differentiates(some)
+        by_both = some.with_arguments(ref_logits=filtered(case.arguments["ref_logits"]))
         run.conforms(by_both)
         run.differentiates(by_both)
 
@@ -108,7 +108,7 @@ def test_tokens_that_the_reference_rules_out(run: Run) -> None:
     """A token that the policy can produce and the reference cannot: the divergence is +∞."""
 
     def check(case: Case) -> None:
-        run.conforms(case.with_arguments(ref_logits=_without_last(case.arguments["ref_logits"])))
+        run.conforms(case.with_arguments(ref_logits=filtered(case.arguments["ref_logits"])))
 
     run.over(("generic", "adversarial"), check)
 
@@ -155,12 +155,3 @@ def _over_errors(run: Run) -> None:
             run.over((region,), run.conforms, kl=kl, target=target)
     for coef, kl in itertools.product(FAR_COEFFICIENTS, (0.0, 0.5, 2.0)):
         run.at(run.conforms, run.ordinary().with_options(coef=coef, kl=kl, target=0.5))
-
-
-def _without_last(logits: np.ndarray) -> np.ndarray:
-    """Filter the last token of every position out, if it is not the only one."""
-    if logits.shape[-1] == 1:
-        return logits
-    filtered = logits.copy()
-    filtered[..., -1] = -np.inf
-    return filtered

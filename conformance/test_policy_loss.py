@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
+from conformance.extremes import filtered, left_by_filter
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.run import Run
@@ -48,12 +49,12 @@ def test_extreme_logits(run: Run) -> None:
         large = _with_large_logits(case)
         run.conforms(large)
         run.differentiates(large)
-        filtered = _filtered(case)
-        tokens = np.minimum(case.arguments["tokens"], max(filtered.shape[-1] - 2, 0))
-        run.conforms(case.with_arguments(logits=filtered, tokens=tokens))
-        run.differentiates(case.with_arguments(logits=filtered, tokens=tokens))
-        run.conforms(case.with_arguments(logits=filtered))
-        run.conforms(_far_down(case.with_arguments(logits=filtered, tokens=tokens)))
+        some = case.with_arguments(logits=filtered(case.arguments["logits"]))
+        tokens = left_by_filter(case.arguments["tokens"], case.arguments["logits"])
+        run.conforms(some.with_arguments(tokens=tokens))
+        run.differentiates(some.with_arguments(tokens=tokens))
+        run.conforms(some)
+        run.conforms(_far_down(some.with_arguments(tokens=tokens)))
 
     run.over(("generic", "adversarial"), check)
 
@@ -78,8 +79,8 @@ def test_entropy_of_extreme_logits(run: Run) -> None:
     """A token of -∞ contributes 0 to the entropy and to its gradient."""
 
     def check(case: Case) -> None:
-        filtered = case.with_arguments(logits=_filtered(case))
-        for extreme in (_with_large_logits(case), filtered, _far_down(filtered)):
+        some = case.with_arguments(logits=filtered(case.arguments["logits"]))
+        for extreme in (_with_large_logits(case), some, _far_down(some)):
             run.conforms(extreme)
             run.differentiates(extreme)
 
@@ -403,11 +404,3 @@ def _far_down(case: Case) -> Case:
     """Every logit lower than what is put in the place of -∞ here and there: -100, -1e4, -1e5."""
     down = 2e4 if case.dtype == "float16" else 2.0**17
     return case.with_arguments(logits=FORMATS[case.dtype].round(case.arguments["logits"] - down))
-
-
-def _filtered(case: Case) -> np.ndarray:
-    """Filter the last token of every position out, if it is not the only one."""
-    logits = np.array(case.arguments["logits"])
-    if logits.shape[-1] > 1:
-        logits[..., -1] = -np.inf
-    return logits

@@ -5,9 +5,13 @@ from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
 from conformance.relations import BOUNDED
 from conformance.run import Run
+from reference.numbers.formats import FORMATS
 
 OF_ANY_SIZE = tuple(
     name for name, operation in OPERATIONS.items() if any(a.is_of_any_size for a in operation.arguments)
+)
+OF_LOGARITHMS = tuple(
+    name for name, operation in OPERATIONS.items() if any(a.domain == "logprob" for a in operation.arguments)
 )
 SCALES = {"float16": (2.0**4, 2.0**-4)}
 """Factors by which ordinary numbers become large or small, where a dtype has no room for the usual ones."""
@@ -26,6 +30,26 @@ def test_numbers_of_any_size(run: Run) -> None:
 
     plain = run.ordinary().with_options(**BOUNDED.get(run.operation, {}))
     run.at(check, *(_scaled(plain, factor) for factor in SCALES.get(run.dtype, USUAL_SCALES)))
+
+
+@clauses("contract.scale")
+@operations(*OF_LOGARITHMS)
+def test_logarithms_of_densities(run: Run) -> None:
+    """Log-probabilities above 0, as of continuous actions, and far below: their differences count."""
+
+    def check(case: Case) -> None:
+        run.conforms_there(case)
+        if OPERATIONS[case.operation].differentiable:
+            run.differentiates(case)
+
+    run.at(check, *(_moved(run.ordinary(), distance) for distance in (3.0, -2500.0)))
+
+
+def _moved(case: Case, distance: float) -> Case:
+    """The call with all log-probabilities further up, or down."""
+    logarithms = [a.name for a in OPERATIONS[case.operation].arguments if a.domain == "logprob"]
+    round_to = FORMATS[case.dtype].round
+    return case.with_arguments(**{name: round_to(case.arguments[name] + distance) for name in logarithms})
 
 
 def _scaled(case: Case, factor: float) -> Case:

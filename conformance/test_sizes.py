@@ -23,14 +23,18 @@ MANY = 1031
 """More tokens, or rows, than a block has, and no multiple of one."""
 LONGER = {"T": 2051, "N": 2051}
 """More than two such blocks, and than float16 counts one by one."""
+BLOCKS = ({"B": 2, "T": 384, "N": 1024}, {"B": 48, "T": 3})
+"""Several rows that are long, many that are not one token, and whole blocks without a rest."""
 VOCABULARY = 2**16 + 3
 """More logits than 16 bits count."""
 FEW = {"B": 1, "T": 1, "N": 1, "V": 2}
 """The other lengths there."""
 MANY_PARAMETERS = 260
 """More than a block has, and than 8 bits count."""
-GAPS = ((0, 256), (640, 896))
-"""Where nothing is active, in long rows and among many: whole blocks, also the first."""
+A_BLOCK = 256
+"""As many logits, or parameters, as a block has."""
+GAPS = ((0, 256), (512, 768), (896, MANY))
+"""Where nothing is active, in long rows and among many: whole blocks, also the first and the last."""
 
 
 @clauses("contract.shapes")
@@ -50,14 +54,14 @@ def test_many(run: Run) -> None:
     """
     lengths = {letter for argument in OPERATIONS[run.operation].arguments for letter in argument.shape}
     check = conforms_and_differentiates_there(run)
-    vocabulary = [{"V": MANY}] if "V" in lengths else []
+    vocabulary = [{"V": MANY}, {"V": A_BLOCK}] if "V" in lengths else []
     for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}):
-        plain = run.ordinary(**{**FEW, **sizes})
+        plain = _truncated(run.ordinary(**{**FEW, **sizes}))
         brief = run.profile == "quick" or run.operation in IN_ORDER
         others = () if brief else _with_each_value(run, plain)
         run.at(check, plain, *map(_in_blocks, others))
-    states = [{"S": MANY_PARAMETERS, "B": 4, "T": 3}] if "S" in lengths else [LONGER]
-    run.at(check, *(run.ordinary(**{**FEW, **sizes}) for sizes in (*states, *vocabulary, {})))
+    states = [{"S": MANY_PARAMETERS, "B": 4, "T": 3}] if "S" in lengths else [LONGER, *BLOCKS]
+    run.at(check, *(_truncated(run.ordinary(**{**FEW, **sizes})) for sizes in (*states, *vocabulary, {})))
 
 
 @clauses("contract.shapes")
@@ -66,7 +70,7 @@ def test_more_logits_than_16_bits_count(run: Run) -> None:
     """Logits of −∞ between others change nothing, however many they are; nor do they in gradients."""
 
     def check(case: Case) -> None:
-        places = np.array([0, 1, 2**15, VOCABULARY - 1])
+        places = np.array([MANY, 2 * MANY, 2**15, VOCABULARY - 1])
         allowed, upstream = run.permitted_base(case), run.upstream(case)
         slopes = right_gradients(run, case, upstream)
         logits = {a.name for a in OPERATIONS[case.operation].arguments if a.domain == "logit"}
@@ -88,11 +92,21 @@ def test_more_logits_than_16_bits_count(run: Run) -> None:
 @operations(*having("DD"))
 def test_many_parameters(run: Run) -> None:
     """A diagonal matrix with many parameters, and few steps: none is left out."""
-    plain, many = run.ordinary(D=2), run.ordinary(D=MANY_PARAMETERS)
-    diagonal = many.with_arguments(matrix=np.diag(1.0 + np.arange(MANY_PARAMETERS) % 5))
-    steps = [name for name in ("max_iters", "cg_iters") if name in plain.options]
-    few = (case.with_options(**dict.fromkeys(steps, count)) for count, case in ((1, plain), (2, diagonal)))
-    run.at(run.conforms, *few)
+    cases = [run.ordinary(D=2)]
+    for count in (MANY_PARAMETERS, A_BLOCK):
+        cases.append(run.ordinary(D=count).with_arguments(matrix=np.diag(1.0 + np.arange(count) % 5)))
+    names = [name for name in ("max_iters", "cg_iters") if name in cases[0].options]
+    steps = zip((1, 2, 2), cases, strict=True)
+    run.at(run.conforms, *(case.with_options(**dict.fromkeys(names, count)) for count, case in steps))
+
+
+def _truncated(case: Case) -> Case:
+    """The call with rows that are cut off where they end, of some value there, or none."""
+    if "bootstrap_value" not in case.arguments:
+        return case
+    return case.with_arguments(
+        bootstrap_value=np.resize([1.5, -0.5, 0.0], case.arguments["bootstrap_value"].shape)
+    )
 
 
 def _with_each_value(run: Run, case: Case) -> Iterator[Case]:

@@ -8,8 +8,11 @@ from conformance.backend import Limited
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.run import Run
+from reference.numbers.formats import FORMATS
 
 REGIONS = ("exact", "generic")
+ALMOST = dict.fromkeys(("float64", "float32"), (1 - 2.0**-8,))
+"""Shares of a bound just below it, which a dtype tells from it."""
 MANY_STEPS = (7, 12)
 """More than a solver stops after by itself, and not enough to be done."""
 
@@ -128,6 +131,21 @@ def test_whatever_evaluate_gives(run: Run) -> None:
 
 @clauses("trpo.line-search")
 @operations("backtracking_line_search")
+def test_infinite_far_away(run: Run) -> None:
+    """Where the KL is infinite, and the improvement NaN, a point is not accepted; a nearer one is."""
+    large = 2.0 ** (FORMATS[run.dtype].max_exponent - 1)
+
+    def check(case: Case) -> None:
+        got = run.call(case)
+        run.seen(case, got == [1.0], f"got {got.tolist()}, expected [1.0], where both are finite")
+
+    quadratic = {"matrix": np.array([[large]]), "slope": np.array([large])}
+    case = run.ordinary().with_arguments(**quadratic, parameters=np.zeros(1), full_step=np.array([8.0]))
+    run.at(check, _at(run, case, max_kl=large, backtrack=0.5, max_steps=10))
+
+
+@clauses("trpo.line-search")
+@operations("backtracking_line_search")
 def test_no_point_is_accepted(run: Run) -> None:
     """No improvement anywhere: the parameters, without a bit changed."""
 
@@ -151,7 +169,8 @@ def test_line_search_on_the_bounds(run: Run) -> None:
         kl = float(step @ force) / 2
         at_the_bound = case.with_arguments(full_step=step, slope=force)
         run.conforms(_at(run, at_the_bound, max_kl=kl))
-        run.conforms(_at(run, at_the_bound, max_kl=0.75 * kl))
+        for share in (0.75, *ALMOST.get(run.dtype, ())):
+            run.conforms(_at(run, at_the_bound, max_kl=share * kl))
         run.conforms(_at(run, at_the_bound.with_arguments(slope=force / 2), max_kl=kl))
 
     run.over(("exact",), check)
@@ -171,7 +190,7 @@ def test_line_search_to_the_end(run: Run) -> None:
             for room in (1.0, 2.0):  # on the bound, and where that can be told in any precision
                 run.conforms(_at(run, within_after_tries, max_kl=room * kl * shorter**tries))
 
-    for max_steps in (3, 10, 20):
+    for max_steps in (3, 10, 20, 40):
         run.over(("exact",), check, max_steps=max_steps)
         run.at(check, run.ordinary().with_options(max_steps=max_steps, backtrack=0.5))
 

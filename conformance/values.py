@@ -186,12 +186,13 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 """Values of each option: those for exact inputs, and those for the others, simplest first."""
 
 FAR: dict[str, tuple[Any, ...]] = {
-    "gamma": (0.1,), "lam": (0.1,), "whiten.eps": (0.0,), "group_advantages.eps": (0.0,),
+    "gamma": (0.1, 1), "lam": (0.1, 1), "whiten.eps": (0.0, 1), "group_advantages.eps": (0.0, 1),
     "whiten.ddof": (2,), "n_steps": (0.0,), "horizon": (0.5,), "proportional_kl_coef.horizon": (),
     "log_ratio_clip": (20, None, 60.0), "kl_estimate.log_ratio_clip": (20, 60.0),
     "value_clip": (100.0,), "train_step.value_clip": (), "cap": (2, 100.0), "margin": (1, 5.0),
-    "clip_high": (5.0,), "train_step.clip_high": (), "dual_clip": (10.0,), "value_loss.clip": (3.0,),
-    "temperature": (100.0, 0.01), "beta": (10.0,), "kl_coef": (10.0,), "epochs": (4,),
+    "clip_high": (5.0,), "train_step.clip_high": (), "dual_clip": (10.0,), "value_loss.clip": (3.0, 1),
+    "temperature": (100.0, 0.01, 2), "beta": (10.0, 1), "kl_coef": (10.0, 1), "epochs": (4,),
+    "trust_region_step.max_kl": (1,),
     "learning_rate": (3.0,), "damping": (3.0,),
 }  # fmt: skip
 """Values further out, next to nothing, or whole numbers; an entry "operation.option" goes before "option"."""

@@ -9,8 +9,10 @@ import os
 import pickle
 import sysconfig
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ from conformance.arrays import Differentiated, device_name, dtype_name
 from conformance.callables import bind
 
 Reply = dict[str, Any]
+
+KEPT = 4
+"""So many results, and gradients, have to stay what they were while others are made."""
+
+LAYOUTS = ("transposed", "strided", "plain", "sliced")
+"""How the arguments of a call lie, in turns, that is made the "mixed" way."""
 
 INSTALLED = ("site-packages", "dist-packages")
 """The folders of installed packages."""
@@ -33,8 +41,8 @@ class Server:
         self.backend: Any = None
         self.hooks: Any = None
         self.device = "cpu"
-        self.before: tuple[str, list[Any], list[np.ndarray]] = ("", [], [])
-        """The last call: its operation, the arrays that it returned, and what they held then."""
+        self.before: deque[tuple[str, list[Any], list[np.ndarray]]] = deque(maxlen=KEPT)
+        """The last calls: what each returned, by its operation, the arrays, and what they held then."""
 
     def load(self, what: str, device: str, operations: dict[str, list[str]]) -> Reply:
         """Import the backend and tell what it provides."""
@@ -78,8 +86,8 @@ class Server:
         told = self._told(operation, result)
         if not arrays and told["result"].dtype.kind in "fiu":
             told |= {"dtype": dtype, "device": ""}  # no input says which they should be
-        changed = self._changed(arguments, arrays) + self._overwritten(operation, [result], [told["result"]])
-        return {**told, "changed": changed}
+        kept = self._overwritten(f"the result of a call before, of {operation}", [result], [told["result"]])
+        return {**told, "changed": self._changed(arguments, arrays) + kept}
 
     def gradients(
         self,
@@ -112,9 +120,13 @@ class Server:
             raise WrongResult(f"gradient returned {count} arrays, expected one for each of {each}")
         slopes = dict(zip(names, found.gradients, strict=True))
         told: Reply = {"result": None} if found.result is None else self._told(operation, found.result)
+        read = {name: self._read(f"{operation}'s gradient", x) for name, x in slopes.items()}
+        kept = self._overwritten(
+            f"a gradient of a call before, of {operation}", list(slopes.values()), list(read.values())
+        )
         return {
-            "gradients": {name: self._read(f"{operation}'s gradient", x) for name, x in slopes.items()},
-            "changed": self._changed(arguments, arrays) + found.changed,
+            "gradients": read,
+            "changed": self._changed(arguments, arrays) + found.changed + kept,
             **told,
         }
 
@@ -140,22 +152,29 @@ class Server:
             "dtype": " and ".join(sorted(dtypes)),
             "device": next((device_name(value) for value in result.values()), ""),
             "changed": self._changed(arguments, arrays)
-            + self._overwritten(operation, list(result.values()), list(read.values())),
+            + self._overwritten(
+                f"the result of a call before, of {operation}", list(result.values()), list(read.values())
+            ),
         }
 
     def _changed(self, arguments: dict[str, Any], arrays: dict[str, Any]) -> list[str]:
         names = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
         return [f"its own input: {', '.join(names)}"] if names else []
 
-    def _overwritten(self, operation: str, results: list[Any], read: list[np.ndarray]) -> list[str]:
-        """Tell whether the result of the call before is still what it was, and keep this one for the next."""
-        earlier, kept, returned = self.before
-        self.before = operation, results, [x.copy() for x in read]
-        now = [np.asarray(self.hooks.to_numpy(x)) for x in kept]
-        same = all(
-            np.array_equal(x, y, equal_nan=y.dtype.kind == "f") for x, y in zip(now, returned, strict=True)
-        )
-        return [] if same else [f"the result of the call before, of {earlier}"]
+    def _overwritten(self, what: str, arrays: list[Any], read: list[np.ndarray]) -> list[str]:
+        """Tell which of the last calls' arrays are no longer what they were, and keep these for the next."""
+        changed = [
+            earlier
+            for earlier, kept, returned in self.before
+            if not all(
+                np.array_equal(self.hooks.to_numpy(x), y, equal_nan=y.dtype.kind == "f")
+                for x, y in zip(kept, returned, strict=True)
+            )
+        ]
+        if changed:
+            self.before.clear()
+        self.before.append((what, arrays, [x.copy() for x in read]))
+        return list(dict.fromkeys(changed))
 
     def _recording(self, way: str) -> AbstractContextManager[Any]:
         """Where the library records calls for a backward pass, "unrecorded" stops it."""
@@ -164,7 +183,8 @@ class Server:
 
     def _arrays(self, arguments: dict[str, Any], dtype: str, way: str) -> dict[str, Any]:
         """Convert arguments; those that are one object stay one."""
-        once = {id(x): self._array(x, dtype, way) for x in arguments.values()}
+        ways = cycle(LAYOUTS if way == "mixed" else (way,))
+        once = {id(x): self._array(x, dtype, way) for x, way in zip(arguments.values(), ways, strict=False)}
         return {name: once[id(x)] for name, x in arguments.items()}
 
     def _refilled(
@@ -185,7 +205,8 @@ class Server:
         """Convert an argument, and make it a view, as the way says.
 
         "strided" has other numbers before, between and behind; "sliced" is cut out of a larger array;
-        "expanded" repeats one number for each row, if there is but one.
+        "transposed" has its rows where others have columns; "expanded" repeats one number for each row, if
+        there is but one.
         """
         if x is None:
             return None
@@ -225,6 +246,8 @@ def _view(x: np.ndarray, way: str, convert: Callable[..., Any], expand: Callable
             return convert(np.concatenate([beside, beside[..., :2]], axis=-1))[..., 1:-2:2]
         case "sliced":
             return convert(np.pad(x, 1, mode="wrap"))[(slice(1, -1),) * x.ndim]
+        case "transposed" if x.ndim > 1:
+            return convert(np.ascontiguousarray(np.swapaxes(x, -1, -2))).swapaxes(-1, -2)
         case "expanded" if expand and (x == x[..., :1]).all():
             return expand(convert(x[..., :1]), x.shape)
     return None
