@@ -143,15 +143,20 @@ def _dense(
     numbers = rng.standard_normal(shape)
     if argument.beside:
         return form.round(others[argument.beside] - 0.3 * scale * numbers)
-    if argument.domain in ("value", "direction"):
-        lengths = offset + scale * numbers
-        floor = least(form) if argument.domain == "direction" else 0.0
-        return form.round(np.copysign(np.maximum(np.abs(lengths), floor), lengths))
-    return form.round(
-        {"logprob": -np.abs(numbers), "weight": np.abs(numbers), "table": numbers}.get(
-            argument.domain, scale * numbers
-        )
-    )
+    return form.round(_in_domain(argument.domain, numbers, form, scale, offset))
+
+
+def _in_domain(domain: str, numbers: np.ndarray, form: Format, scale: float, offset: float) -> np.ndarray:
+    """Normal numbers as a domain has them."""
+    moved, lengths = offset + scale * numbers, np.abs(numbers)
+    found: dict[str, np.ndarray] = {
+        "value": moved,
+        "direction": np.copysign(np.maximum(np.abs(moved), least(form)), moved),
+        "logprob": -lengths,
+        "weight": np.maximum(lengths, least(form)),
+        "table": numbers,
+    }
+    return found.get(domain, scale * numbers)
 
 
 def _count(argument: Argument, others: dict[str, Any]) -> int:

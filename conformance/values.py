@@ -39,7 +39,7 @@ EXTREME = {
 
 
 def least(form: Format) -> float:
-    """How near to 0 a direction comes: a number of the dtype is the reciprocal of its square, times much."""
+    """How near to 0 directions and dense weights come: squares have reciprocals, and products keep bits."""
     return float(form.largest**-0.125)
 
 
