@@ -98,6 +98,15 @@ EDITS = (
     _of_values("slopes of the latest call", SQUARES, SLOPES_KEPT, **HIDDEN),
     _of_ratio("slopes multiplied by upstream where they are kept", EXP, IN_PLACE, **HIDDEN),
     _of_ratio(
+        "one buffer for gradients",
+        EXP,
+        "empty = torch.empty_like(logprobs).detach()\n"
+        "    kept = importance_ratio.__dict__.setdefault(str(logprobs.shape), empty)\n"
+        "    logprobs.requires_grad and logprobs.register_hook(kept.copy_)\n"
+        f"    {EXP}",
+        **HIDDEN,
+    ),
+    _of_ratio(
         "a gradient left with the argument",
         EXP, "result = log_ratio.exp(); result.requires_grad and result.sum().backward(retain_graph=True); "
         "return result",
@@ -167,6 +176,35 @@ EDITS = (
         "        for x in (rewards, values, mask)\n"
         "    )\n"
         "    steps = mask\n",
+        base="torch_columns", **VIEW,
+    ),
+    Edit(
+        "gae", "strides of the first array for the second",
+        "steps = mask\n",
+        "wide = torch.cat([values.flatten(), values.new_zeros(3 * values.numel())])\n"
+        "    values = values if rewards.stride() == values.stride() else wide.as_strided("
+        "values.shape, rewards.stride())\n"
+        "    steps = mask\n",
+        base="torch_columns", **VIEW,
+    ),
+    Edit(
+        "whiten", "what is transposed read as it lies",
+        "chosen = x[mask]",
+        "x = x.t().reshape(x.shape) if x.t().is_contiguous() and not x.is_contiguous() else x\n"
+        "    chosen = x[mask]",
+        base="torch_columns", **VIEW,
+    ),
+    Edit(
+        "gae", "strides of 0 refused",
+        "steps = mask\n", "assert all(rewards.stride())\n    steps = mask\n",
+        base="torch_columns", **VIEW,
+    ),
+    Edit(
+        "gae", "two buffers for results in turn",
+        "return torch.where(mask, advantages, 0).detach()",
+        "kept = gae.__dict__.setdefault(str(mask.shape), [torch.zeros_like(rewards) for _ in range(2)])\n"
+        "    kept.reverse()\n"
+        "    return kept[0].copy_(torch.where(mask, advantages, 0).detach())",
         base="torch_columns", **VIEW,
     ),
     _of_ratio(

@@ -9,6 +9,7 @@ GROUP = partial(Edit, base="torch_group", clause="grpo.")
 RATIO = partial(Edit, base="torch_importance_sampling", clause="is.")
 KL = partial(Edit, base="torch_kl", clause="kl.")
 LOSS = partial(Edit, base="torch_policy_loss", clause="ppo.")
+PREFERENCE = partial(Edit, base="torch_preference", clause="contract.scale")
 REGION = partial(Edit, base="torch_trust_region", clause="trpo.")
 TRAIN = partial(Edit, "train_step", base="torch_training", clause="train.")
 
@@ -17,7 +18,10 @@ CHOSEN, ADVANTAGES = "torch.where(mask, x, 0)", "torch.where(mask, advantages, 0
 PAIRS = "losses.mean() if len(losses) else losses.sum()"
 EACH_GROUP = "for group in set(group_ids.tolist()):"
 STOP, SOLVED = "residual.norm() <= tol", "gradient, cg_iters, cg_tol)"
-WITHIN = "kl <= max_kl"
+WITHIN, EVALUATED = "kl <= max_kl", "improvement, kl = evaluate(point)"
+ENDS = "\n        if {}:\n            break"
+AT_MOST_0 = "token_logprobs.clamp(max=0)"
+FIRST_OUT = "torch.isneginf({}[..., :2]).all(-1, keepdim=True)"
 
 SCALE = "contract.scale"
 
@@ -66,6 +70,48 @@ EDITS = (
         "tokens that were ruled out skipped",
         "torch.where(mask, logprobs",
         "torch.where(mask & (logprobs - old_logprobs).isfinite(), logprobs",
+    ),
+    RATIO(
+        "importance_ratio",
+        "log-probabilities of at most 0",
+        "log_ratio = logprobs -",
+        "log_ratio = logprobs.clamp(max=0) -",
+        clause=SCALE,
+    ),
+    LOSS(
+        "policy_loss",
+        "log-probabilities of at most 0",
+        "where(mask, logprobs -",
+        "where(mask, logprobs.clamp(max=0) -",
+        clause=SCALE,
+    ),
+    PREFERENCE("sequence_logprobs", "log-probabilities of at most 0", "token_logprobs, 0", f"{AT_MOST_0}, 0"),
+    PREFERENCE(
+        "dpo_loss", "log-probabilities of at most 0", "- policy_rejected)", "- policy_rejected.clamp(max=0))"
+    ),
+    PREFERENCE(
+        "implicit_rewards",
+        "log-probabilities of at least -2000",
+        "* (policy_logprobs",
+        "* (policy_logprobs.clamp(min=-2000)",
+    ),
+    LOSS(
+        "token_entropy",
+        "not a number where the first logits are ruled out",
+        "weights = shifted.exp()",
+        f"weights = torch.where({FIRST_OUT.format('shifted')}, torch.nan, shifted.exp())",
+    ),
+    LOSS(
+        "token_logprobs",
+        "not a number where the first logits are ruled out",
+        "return chosen -",
+        f"return chosen + torch.where({FIRST_OUT.format('shifted')}, torch.nan, 0)[..., 0] -",
+    ),
+    KL(
+        "kl_divergence",
+        "not a number where the first logits are ruled out",
+        "logits.log_softmax(-1), ref",
+        f"(logits + torch.where({FIRST_OUT.format('logits')}, torch.nan, 0)).log_softmax(-1), ref",
     ),
     KL(
         "kl_divergence",
@@ -136,6 +182,20 @@ EDITS = (
         "trust_region_step", "a relative tolerance", SOLVED, SOLVED.replace("tol", "tol * gradient.norm()")
     ),
     REGION("trust_region_step", "the tolerance on the square", SOLVED, SOLVED.replace("tol", "tol**0.5")),
+    REGION(
+        "backtracking_line_search",
+        "an infinite KL ends the search",
+        EVALUATED,
+        EVALUATED + ENDS.format("torch.isinf(kl)"),
+    ),
+    REGION(
+        "backtracking_line_search",
+        "an improvement that is NaN ends the search",
+        EVALUATED,
+        EVALUATED + ENDS.format("torch.isnan(improvement)"),
+    ),
+    REGION("backtracking_line_search", "a thousandth beyond the bound", WITHIN, "kl <= 1.001 * max_kl"),
+    REGION("backtracking_line_search", "20 tries", "range(max_steps)", "range(min(max_steps, 20))"),
     REGION("backtracking_line_search", "the size of the KL", WITHIN, "abs(kl) <= max_kl"),
     REGION("backtracking_line_search", "a KL below 0 refused", WITHIN, "0 <= kl <= max_kl"),
     REGION(

@@ -27,6 +27,15 @@ OF_GROUPS = "for group in set(group_ids.tolist()):", "for group in sorted(set(gr
 BY_ROWS = "sums = sums / counts.clamp(min=1)", "sums = sums / counts.to(torch.uint8).clamp(min=1)"
 STOPS = "stops at a block of columns without tokens"
 
+SECOND_ROW = "(torch.arange(mask.shape[1]) < 128) | (torch.arange(len(mask))[:, None] < 1)"
+FEW_ROWS = "(torch.arange(len(mask)) < 16)[:, None] | (mask.shape[1] == 1)"
+OF_WHOLE_BLOCKS = "-1 if {} and {} % 128 == 0 else None"
+LOGITS_LEFT = OF_WHOLE_BLOCKS.format("logits.shape[-1]", "logits.shape[-1]")
+PAIRS_LEFT = OF_WHOLE_BLOCKS.format("len(losses)", "len(losses)")
+TOKENS_LEFT = "torch.arange(mask.shape[1]) < mask.shape[1] - (mask.shape[1] % 128 == 0)"
+ERRORS, ADVANTAGES = "errors = rewards + gamma", "advantages = torch.where(mask, advantages, 0).detach()"
+LAST = OF_WHOLE_BLOCKS.format("len(log_weights)", "len(log_weights)").replace("-1", "-128")
+
 EDITS = (
     _of_policy("aggregate", STOPS, CHOSEN, EMPTY_BLOCK + CHOSEN),
     _of_preference("sequence_logprobs", STOPS, SUMS, EMPTY_BLOCK + SUMS),
@@ -126,6 +135,63 @@ EDITS = (
     ),
     _of_group("group_advantages", "at most 128 groups", *OF_GROUPS),
     _of_group("rloo_advantages", "at most 128 groups", *OF_GROUPS),
+    _of_rows(
+        "gae", "128 tokens of a second row",
+        ERRORS, f"rewards = rewards * ({SECOND_ROW})\n    {ERRORS}",
+    ),
+    _of_policy(
+        "policy_loss", "128 tokens of a second row",
+        ADVANTAGES, f"{ADVANTAGES}\n    advantages = advantages * ({SECOND_ROW})",
+    ),
+    _of_values("128 tokens of a second row", VALUES, f"mask = mask & ({SECOND_ROW})\n    {VALUES}"),
+    _of_rows("gae", "16 rows of several tokens", ERRORS, f"rewards = rewards * ({FEW_ROWS})\n    {ERRORS}"),
+    _of_preference(
+        "sequence_logprobs", "16 rows of several tokens", SUMS, f"mask = mask & ({FEW_ROWS})\n    {SUMS}"
+    ),
+    _of_rows(
+        "gae", "no last token where blocks are whole",
+        ERRORS, f"rewards = rewards * ({TOKENS_LEFT})\n    {ERRORS}",
+    ),
+    _of_policy(
+        "token_logprobs", "no last logit where blocks are whole",
+        "shifted.exp().sum(dim=-1)", f"shifted[..., : {LOGITS_LEFT}].exp().sum(dim=-1)",
+    ),
+    _of_policy(
+        "token_entropy", "no last logit where blocks are whole",
+        "-(p * logs).sum(dim=-1)", f"-(p * logs)[..., : {LOGITS_LEFT}].sum(dim=-1)",
+    ),
+    _of_kl(
+        "kl_divergence", "no last logit where blocks are whole",
+        DIVERGENCE, f"(logprobs.exp() * log_ratio)[..., : {LOGITS_LEFT}].sum(-1)",
+    ),
+    _of_preference(
+        "dpo_loss", "no last pair where blocks are whole",
+        "losses.mean()", f"losses[: {PAIRS_LEFT}].mean()",
+    ),
+    _of_reward(
+        "reward_model_loss", "no last pair where blocks are whole",
+        "losses.mean()", f"losses[: {PAIRS_LEFT}].mean()",
+    ),
+    _of_ratio(
+        "effective_sample_size", "no last block of weights where blocks are whole",
+        "weights.square().sum()", f"weights[: {LAST}].square().sum()",
+    ),
+    Edit(
+        "conjugate_gradient", "no last parameter where blocks are whole",
+        "return _solution(matvec, b, max_iters, tol)",
+        "return _solution(matvec, b, max_iters, tol) * (torch.arange(len(b)) < len(b) - (len(b) % 64 == 0))",
+        base="torch_trust_region", clause="contract.shapes",
+    ),
+    _of_rows(
+        "gae", "no bootstrap value in rows of more than 128",
+        ERRORS, f"bootstrap_value = bootstrap_value * (mask.shape[1] <= 128)\n    {ERRORS}",
+    ),
+    _of_rows(
+        "discounted_returns", "no bootstrap value where the last block has no token",
+        "return _sums(rewards,",
+        "bootstrap_value = bootstrap_value * mask[:, (mask.shape[1] - 1) // 128 * 128 :].any(1)\n"
+        "    return _sums(rewards,",
+    ),
     Edit(
         "trust_region_step", "the length of 128 parameters",
         "curvature = direction @ fisher(direction)",
