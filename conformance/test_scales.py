@@ -1,5 +1,7 @@
 """Numbers of any size: no clause bounds what a formula is given, or takes what is small for 0."""
 
+from functools import partial
+
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
@@ -22,27 +24,24 @@ USUAL_SCALES = (2.0**27, 2.0**-40)
 @operations(*OF_ANY_SIZE)
 def test_numbers_of_any_size(run: Run) -> None:
     """Rewards, values, advantages and scores of 1e8 and 1e-12, all alike, in value and gradient."""
-
-    def check(case: Case) -> None:
-        run.conforms_there(case)
-        if OPERATIONS[case.operation].differentiable:
-            run.differentiates(case)
-
     plain = run.ordinary().with_options(**BOUNDED.get(run.operation, {}))
-    run.at(check, *(_scaled(plain, factor) for factor in SCALES.get(run.dtype, USUAL_SCALES)))
+    run.at(
+        partial(_holds_of, run), *(_scaled(plain, factor) for factor in SCALES.get(run.dtype, USUAL_SCALES))
+    )
 
 
 @clauses("contract.scale")
 @operations(*OF_LOGARITHMS)
 def test_logarithms_of_densities(run: Run) -> None:
     """Log-probabilities above 0, as of continuous actions, and far below: their differences count."""
+    run.at(partial(_holds_of, run), *(_moved(run.ordinary(), distance) for distance in (3.0, -2500.0)))
 
-    def check(case: Case) -> None:
-        run.conforms_there(case)
-        if OPERATIONS[case.operation].differentiable:
-            run.differentiates(case)
 
-    run.at(check, *(_moved(run.ordinary(), distance) for distance in (3.0, -2500.0)))
+def _holds_of(run: Run, case: Case) -> None:
+    """A call is right there, and so are its gradients, where it has any."""
+    run.conforms_there(case)
+    if OPERATIONS[case.operation].differentiable:
+        run.differentiates(case)
 
 
 def _moved(case: Case, distance: float) -> Case:
