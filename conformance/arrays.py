@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
+Settings = dict[str, tuple[Any, Callable[[Any], Any]]]
+"""What a library is set to, by name, and the function that sets it."""
 
 HOOKS = ("asarray", "to_numpy", "gradient")
 
@@ -91,6 +93,14 @@ class TorchArrays:
         manager: AbstractContextManager[Any] = self.torch.no_grad()
         return manager
 
+    def settings(self) -> Settings:
+        """What a call has to leave as it is: whether PyTorch records, and its default dtype."""
+        recording, dtype = self.torch.is_grad_enabled(), self.torch.get_default_dtype()
+        return {
+            "torch.set_grad_enabled": (recording, self.torch.set_grad_enabled),
+            "torch.set_default_dtype": (dtype, self.torch.set_default_dtype),
+        }
+
     def gradient(
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray
     ) -> list[Any]:
@@ -154,6 +164,11 @@ class JaxArrays:
             raise TypeError(f"expected a jax.Array, got {_kind(x)}")
         floating = self.jax.numpy.issubdtype(x.dtype, self.jax.numpy.floating)
         return np.asarray(x, dtype=np.float64) if floating else np.asarray(x)
+
+    def settings(self) -> Settings:
+        """What a call has to leave as it is: whether JAX has float64."""
+        name = "jax_enable_x64"
+        return {name: (self.jax.config.read(name), partial(self.jax.config.update, name))}
 
     def gradient(
         self, function: Callable[..., Any], arrays: Sequence[Any], cotangent: np.ndarray

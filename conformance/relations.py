@@ -1,7 +1,8 @@
 """What tests of relations between calls begin with: groups of operations, and gradients that are right."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from conformance.cases import Case, ordinary
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, judged, permitted_gradients
 from conformance.run import Run, Unclear
+from conformance.values import consistent, option_values, reads
 
 FEW_TOKENS = 7
 """Rows of a relation between calls, where length adds nothing."""
@@ -48,6 +50,19 @@ def conforms_and_differentiates_there(
             run.differentiates(with_slopes(case))
 
     return check
+
+
+def with_each_value(run: Run, case: Case) -> Iterator[Case]:
+    """The call with one option at each of its values, the others as they are; as it is, where it has none."""
+    limits, operation = run.backend.limits(run.operation), run.operation
+    tables = {
+        name: limits.get(name, option_values(operation, name))
+        for name in case.options
+        if reads(operation, case.options, name)
+    }
+    options = [case.options | {name: value} for name, values in tables.items() for value in values]
+    for given in {repr(one): one for one in [case.options, *options]}.values():
+        yield replace(case, options=consistent(operation, given, case.arguments))
 
 
 def right_gradients(run: Run, case: Case, upstream: np.ndarray) -> dict[str, Permitted]:

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from conformance.cases import Case
 from conformance.marks import clauses, operations
 from conformance.operations import OPERATIONS
@@ -35,6 +37,17 @@ def test_numbers_of_any_size(run: Run) -> None:
 def test_logarithms_of_densities(run: Run) -> None:
     """Log-probabilities above 0, as of continuous actions, and far below: their differences count."""
     run.at(partial(_holds_of, run), *(_moved(run.ordinary(), distance) for distance in (3.0, -2500.0)))
+
+
+@clauses("contract.scale")
+@operations("sequence_logprobs", "implicit_rewards")
+def test_logarithms_of_nothing(run: Run) -> None:
+    """A token, or a response, that the policy can not produce: -∞, and so is what is added up with it."""
+    plain = run.ordinary()
+    name, logarithms = next(iter(plain.arguments.items()))
+    impossible = logarithms.copy()
+    impossible[0, ...] = -np.inf
+    run.at(run.conforms_there, plain.with_arguments(**{name: impossible}))
 
 
 def _holds_of(run: Run, case: Case) -> None:

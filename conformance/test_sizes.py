@@ -1,8 +1,5 @@
 """The clauses of the chapter `contract` on sizes: lengths of one, lengths that are equal, large ones."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 
 from conformance.cases import SHAPE_REGIONS, Case
@@ -15,14 +12,14 @@ from conformance.relations import (
     gradients,
     having,
     right_gradients,
+    with_each_value,
 )
 from conformance.run import Run
-from conformance.values import consistent, option_values
 
 MANY = 1031
 """More tokens, or rows, than a block has, and no multiple of one."""
-LONGER = {"T": 2051, "N": 2051}
-"""More than two such blocks, and than float16 counts one by one."""
+LONGER = {"T": 4099, "N": 4099}
+"""More than four such blocks, and than float16 counts one by one."""
 BLOCKS = ({"B": 2, "T": 384, "N": 1024}, {"B": 48, "T": 3})
 """Several rows that are long, many that are not one token, and whole blocks without a rest."""
 VOCABULARY = 2**16 + 3
@@ -58,12 +55,10 @@ def test_many(run: Run) -> None:
     for sizes in ({"T": MANY}, {"B": MANY, "N": MANY}):
         plain = run.ordinary(**{**FEW, **sizes})
         brief = run.profile == "quick" or run.operation in IN_ORDER
-        others = () if brief else _with_each_value(run, _truncated(plain))
+        others = () if brief else with_each_value(run, _truncated(plain))
         run.at(check, plain, *map(_in_blocks, others))
-    more = [{"S": MANY_PARAMETERS, "B": 4, "T": 3}] if "S" in lengths else [LONGER]
-    run.at(check, *(run.ordinary(**{**FEW, **sizes}) for sizes in (*more, *vocabulary, {})))
-    if "S" not in lengths:
-        run.at(check, *(_truncated(run.ordinary(**{**FEW, **sizes})) for sizes in BLOCKS))
+    long = [{"S": MANY_PARAMETERS, "B": 4, "T": 3}] if "S" in lengths else [LONGER, *BLOCKS]
+    run.at(check, *(_truncated(run.ordinary(**{**FEW, **sizes})) for sizes in (*long, *vocabulary, {})))
 
 
 @clauses("contract.shapes")
@@ -109,15 +104,6 @@ def _truncated(case: Case) -> Case:
     return case.with_arguments(
         bootstrap_value=np.resize([1.5, -0.5, 0.0], case.arguments["bootstrap_value"].shape)
     )
-
-
-def _with_each_value(run: Run, case: Case) -> Iterator[Case]:
-    """The call with one option at each of its values, the others as they are; as it is, where it has none."""
-    limits = run.backend.limits(run.operation)
-    tables = {name: limits.get(name, option_values(run.operation, name)) for name in case.options}
-    options = [case.options | {name: value} for name, values in tables.items() for value in values]
-    for given in {repr(one): one for one in [case.options, *options]}.values():
-        yield replace(case, options=consistent(case.operation, given, case.arguments))
 
 
 def _in_blocks(case: Case) -> Case:

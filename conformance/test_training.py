@@ -6,7 +6,9 @@ import numpy as np
 
 from conformance.cases import Case
 from conformance.marks import clauses, operations
+from conformance.relations import with_each_value
 from conformance.run import Run
+from conformance.values import IN_PAIRS, option_values
 from reference.numbers.formats import FORMATS
 
 REGIONS = ("generic", "exact", "adversarial")
@@ -65,6 +67,8 @@ def test_losses(run: Run) -> None:
     run.at(run.conforms, *(_ragged(run, algorithm="grpo", minibatch_rows=rows) for rows in (None, 4)))
     groups = _ragged(run, algorithm="grpo")
     run.at(run.conforms, groups.with_arguments(group_ids=FAR_IDS[groups.arguments["group_ids"]]))
+    close = FORMATS[run.dtype].round(1.0 + 2.0**-24 * groups.arguments["rewards"])
+    run.at(run.conforms, groups.with_arguments(rewards=close))
     run.at(run.conforms, _ragged(run, algorithm="reward-model"))
 
 
@@ -95,8 +99,41 @@ def test_trust_region(run: Run) -> None:
         run.at(run.conforms, _ragged(run, algorithm="trpo", cg_iters=steps, damping=damping))
     far: dict[str, Any] = {"algorithm": "trpo", "cg_iters": 2, "damping": 0.0, "max_kl": 1.0}
     run.at(run.conforms, *(_ragged(run, seed, **far) for seed in FAR))
-    run.at(run.conforms, *(_rare(run, distance) for distance in RARE))
-    run.at(run.conforms, _indifferent(_ragged(run, algorithm="trpo", cg_iters=1, damping=0.1)))
+    run.at(run.conforms, *(_rare(run, *where) for where in RARE))
+    for steps in (1, 2):
+        run.at(run.conforms, _indifferent(_ragged(run, algorithm="trpo", cg_iters=steps, damping=0.1)))
+
+
+@clauses("train.tabular-step-losses", "train.tabular-step-clipping", "train.tabular-step-adam")
+@operations("train_step")
+def test_options_of_each_algorithm(run: Run) -> None:
+    """All that an algorithm reads, at each of its values, where rows have different lengths, one of them 0."""
+    for algorithm in option_values("train_step", "algorithm"):
+        plain = _with_an_empty_row(run).with_options(algorithm=algorithm)
+        bounded = plain.with_options(max_grad_norm=0.1, clip_eps=0.125)
+        moments = {"optimizer": "adam", "beta1": 0.5, "beta2": 0.5, "adam_eps": 0.01}
+        descended = () if algorithm == "trpo" else (bounded, plain.with_options(**moments))
+        for case in (plain, *descended):
+            run.at(run.conforms, *with_each_value(run, case))
+
+
+@clauses("train.ppo-loop", "train.tabular-step-losses")
+@operations("train_step")
+def test_sizes_of_each_algorithm(run: Run) -> None:
+    """Long rows, many rows and many actions, and a step for each row, or for more rows than there are."""
+    for algorithm in option_values("train_step", "algorithm"):
+        for sizes in LARGE:
+            run.at(run.conforms, run.ordinary(**sizes).with_options(algorithm=algorithm, epochs=2))
+        for rows in (2 if algorithm in IN_PAIRS else 1, 100):
+            many = run.ordinary(B=18, T=2).with_options(algorithm=algorithm, minibatch_rows=rows)
+            run.at(run.conforms, many)
+
+
+@clauses("train.tabular-step-losses")
+@operations("train_step")
+def test_far_ratios(run: Run) -> None:
+    """An action that has become likely loses: its log-ratio is clamped at 20, and not nearer."""
+    run.at(run.conforms, *(_regretted(run, distance) for distance in (5.0, 15.0, 25.0)))
 
 
 @clauses("train.tabular-step")
@@ -128,12 +165,12 @@ FAR = (*range(6), 11, 12, 27, 49)
 """Plain calls whose full step goes too far: how far it is taken back shows which KL and which gain count."""
 
 
-def _rare(run: Run, distance: float) -> Case:
-    """A rare action that is better than the other: the step is halved many times until it fits."""
+def _rare(run: Run, distance: float, max_kl: float) -> Case:
+    """A rare action that is better than the other: how often the step is halved until it fits."""
     numbers = {"parameters": np.array([[distance, 0.0, 0.0]]), "ref_logits": np.zeros((1, 2))}
     tokens = {"states": np.zeros((2, 1), int), "actions": np.ones((2, 1), int), "rewards": np.ones((2, 1))}
     rows = {"mask": np.full((2, 1), True), "bootstrap_value": np.zeros(2), "group_ids": np.zeros(2, int)}
-    options: dict[str, Any] = {"algorithm": "trpo", "max_kl": 1.0, "cg_iters": 1, "damping": 0.0}
+    options: dict[str, Any] = {"algorithm": "trpo", "max_kl": max_kl, "cg_iters": 1, "damping": 0.0}
     return run.ordinary().with_arguments(**numbers, **tokens, **rows).with_options(**options)
 
 
@@ -143,8 +180,31 @@ def _indifferent(case: Case) -> Case:
     return case.with_arguments(parameters=np.zeros_like(case.arguments["parameters"]), rewards=rewards)
 
 
-RARE = (8.0, 14.0)
-"""Logits ahead of a rare action: the fifth step fits, and the eighth; float64 alone can tell."""
+RARE = ((8.0, 1.0), (14.0, 1.0), (0.75, 0.01), (0.0, 200.0))
+"""Logits ahead of a rare action, and δ: the fifth step fits, the eighth; one is over δ by a thirtieth; one gains
+a twentieth of what its slope promises. Float64 alone can tell most of them."""
+
+
+LARGE = ({"B": 2, "T": 129}, {"B": 64, "T": 2}, {"B": 4, "T": 3, "A": 260, "A+1": 261})
+"""More tokens, rows and actions than small ones have, and than 8 bits count."""
+
+
+def _regretted(run: Run, distance: float) -> Case:
+    """An unlikely action that is well paid in one step, and then costs."""
+    one = np.zeros((2, 1), dtype=int)
+    numbers = {"parameters": np.array([[-distance, 0.0, 0.0]]), "ref_logits": np.zeros((1, 2))}
+    tokens = {"states": one, "actions": one, "rewards": np.array([[8.0 * distance], [-1.0]])}
+    rows = {"mask": one == 0, "bootstrap_value": np.zeros(2), "group_ids": np.zeros(2, int)}
+    options: dict[str, Any] = {"learning_rate": 0.5, "minibatch_rows": 1, "optimizer": "sgd"}
+    return run.ordinary().with_arguments(**numbers, **tokens, **rows).with_options(**options)
+
+
+def _with_an_empty_row(run: Run) -> Case:
+    """A plain call of rows of 0 to 3 tokens in 4 positions, several steps, and groups whose rows lie apart."""
+    plain = run.ordinary(B=6, T=4)
+    mask = np.arange(4) < np.array([[3], [1], [2], [0], [2], [1]])
+    batch = plain.with_arguments(mask=mask, group_ids=np.array([0, 1, 1, 0, 0, 1]))
+    return batch.with_options(optimizer="sgd", learning_rate=0.5, epochs=2)
 
 
 def _ragged(run: Run, seed: int = 0, **options: Any) -> Case:

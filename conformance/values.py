@@ -120,17 +120,17 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "gamma": ((1.0, 0.0, 0.5), (1.0, 0.99, 0.0, 0.5, 0.9, 0.997)),
     "lam": ((1.0, 0.0, 0.5), (0.95, 1.0, 0.0, 0.5, 0.9, 0.25)),
     "masked": _same("skip", "zero"),
-    "n": ((1, 2, 3), (1, 2, 3, 5, 17, 27)),
+    "n": ((1, 2, 3), (1, 2, 3, 5, 17, 37)),
     "shift_mean": _same(True, False),
     "ddof": _same(1, 0),
     "eps": ((1e-8, 1e-5), (1e-8, 1e-5, 1e-3, 1.0)),
     "group_advantages.eps": ((1e-6, 1e-4), (1e-6, 1e-4, 1e-9, 0.5)),
     "scale": _same("std", "none"),
-    "log_ratio_clip": _same(20.0, None, 0.5, 40.0),
-    "kl_estimate.log_ratio_clip": _same(None, 20.0, 0.5),
-    "value_clip": _same(None, 10.0, 0.25),
+    "log_ratio_clip": ((20.0, None, 0.5, 40.0), (20.0, None, 0.6, 40.0)),
+    "kl_estimate.log_ratio_clip": ((None, 20.0, 0.5), (None, 20.0, 0.6)),
+    "value_clip": ((None, 10.0, 0.25), (None, 10.0, 0.3)),
     "estimator": _same("k1", "k2", "k3", "abs"),
-    "cap": _same(2.0, 1.0, 0.5, 8.0),
+    "cap": ((2.0, 1.0, 0.5, 8.0), (2.0, 1.0, 0.5, 8.1)),
     "truncated_importance_weights.mode": _same("truncate", "mask"),
     "self_normalized": _same(False, True),
     "coef": ((0.5, 1.0, 0.125, 0.0), (0.1, 0.5, 1.0, 0.0)),
@@ -143,9 +143,9 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "aggregation": _same(*MODES),
     "horizon": ((None, 8, 32), (None, 7, 100, 2.5)),
     "empty_rows": _same("count", "drop"),
-    "clip_low": ((0.5, 0.0, 0.25), (CLIP_LOW, 0.0, 1.5)),
+    "clip_low": ((0.5, 0.0, 0.25), (CLIP_LOW, 0.0, 1.0, 1.5)),
     "clip_high": ((0.5, 0.0, 1.0), (CLIP_HIGH, CLIP_LOW, 0.0)),
-    "dual_clip": ((None, 2.0, 4.0), (None, 3.0, 1.5)),
+    "dual_clip": ((None, 2.0, 4.0), (None, 3.0, 1.6)),
     "ratio_level": _same("token", "sequence", "sequence-token"),
     "kl_coef": ((0.5, 0.0, 1.0, 4.0), (0.1, 0.0, 1.0, 3.0)),
     "clip": ((None, 0.5, 0.0, 1.0), (None, 0.2, 0.0, 1.0)),
@@ -193,7 +193,7 @@ FAR: dict[str, tuple[Any, ...]] = {
     "clip_high": (5.0,), "train_step.clip_high": (), "dual_clip": (10.0,), "value_loss.clip": (3.0, 1),
     "temperature": (100.0, 0.01, 2), "beta": (10.0, 1), "kl_coef": (10.0, 1), "epochs": (4,),
     "trust_region_step.max_kl": (1,),
-    "learning_rate": (3.0,), "damping": (3.0,),
+    "learning_rate": (3.0,), "damping": (3.0,), "minibatch_rows": (1, 100),
 }  # fmt: skip
 """Values further out, next to nothing, or whole numbers; an entry "operation.option" goes before "option"."""
 
@@ -240,7 +240,9 @@ def consistent(
         return {**options, "label_smoothing": 0.0}
     if operation == "train_step" and options["algorithm"] in IN_PAIRS:
         odd = arguments is not None and len(arguments["states"]) % 2
-        return {**options, "algorithm": "ppo"} if odd else options
+        count = options["minibatch_rows"]
+        even = {"minibatch_rows": count + count % 2} if count else {}
+        return {**options, **({"algorithm": "ppo"} if odd else even)}
     return options
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from conformance import loading
-from conformance.arrays import Differentiated, device_name, dtype_name
+from conformance.arrays import Differentiated, Settings, device_name, dtype_name
 from conformance.callables import bind
 
 Reply = dict[str, Any]
@@ -43,12 +43,15 @@ class Server:
         self.device = "cpu"
         self.before: deque[tuple[str, list[Any], list[np.ndarray]]] = deque(maxlen=KEPT)
         """The last calls: what each returned, by its operation, the arrays, and what they held then."""
+        self.settings: Settings = {}
+        """What the library was set to once the backend was loaded."""
 
     def load(self, what: str, device: str, operations: dict[str, list[str]]) -> Reply:
         """Import the backend and tell what it provides."""
         self.backend = loading.load(what)
         self.hooks = loading.hooks(self.backend)
         self.device = device
+        self.settings = self._settings()
         return {
             "name": str(getattr(self.backend, "name", what)),
             "provided": loading.provided(self.backend, operations),
@@ -159,7 +162,21 @@ class Server:
 
     def _changed(self, arguments: dict[str, Any], arrays: dict[str, Any]) -> list[str]:
         names = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
-        return [f"its own input: {', '.join(names)}"] if names else []
+        return [*([f"its own input: {', '.join(names)}"] if names else []), *self._reset()]
+
+    def _settings(self) -> Settings:
+        found: Settings = self.hooks.settings() if hasattr(self.hooks, "settings") else {}
+        return found
+
+    def _reset(self) -> list[str]:
+        """Tell which settings of the library a call has changed, and set them back."""
+        changed = []
+        for name, (now, put) in self._settings().items():
+            before, _ = self.settings[name]
+            if now != before:
+                put(before)
+                changed.append(f"a setting of its library: {name} was {before}, and is {now}")
+        return changed
 
     def _overwritten(self, what: str, arrays: list[Any], read: list[np.ndarray]) -> list[str]:
         """Tell which of the last calls' arrays are no longer what they were, and keep these for the next."""

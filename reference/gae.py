@@ -76,14 +76,11 @@ def n_step_advantages(
     discounts = numbers.powers(gamma, width + 1)
     packed_rewards = rows.pack(rewards, mask)
     state_values = _state_values(values, mask, bootstrap_value)
-    advantages = -state_values[:, :width]
-    for step in range(min(n, width)):
-        advantages[:, : width - step] = (
-            advantages[:, : width - step] + discounts[step] * packed_rewards[:, step:]
-        )
+    terms = _discounted_steps(packed_rewards, discounts[: min(n, width)])
     steps = np.clip(rows.lengths(mask)[:, None] - np.arange(width), 0, n)
     last_values = np.take_along_axis(state_values, np.arange(width) + steps, axis=1)
-    return rows.unpack(advantages + discounts[steps] * last_values, mask)
+    terms = np.concatenate([terms, [discounts[steps] * last_values, -state_values[:, :width]]])
+    return rows.unpack(numbers.total(terms, axis=0), mask)
 
 
 def telescoped_advantages(
@@ -105,12 +102,8 @@ def telescoped_advantages(
     checks.integer("n", n, at_least=1)
     rewards, values, mask, bootstrap_value = _rows(rewards, values, mask, bootstrap_value, gamma)
     errors = _packed_td_errors(rewards, values, mask, bootstrap_value, gamma)
-    width = errors.shape[1]
-    discounts = numbers.powers(gamma, width)
-    advantages = numbers.zeros(errors.shape, like=errors)
-    for step in range(min(n, width)):
-        advantages[:, : width - step] = advantages[:, : width - step] + discounts[step] * errors[:, step:]
-    return rows.unpack(advantages, mask)
+    discounts = numbers.powers(gamma, min(n, errors.shape[1]))
+    return rows.unpack(numbers.total(_discounted_steps(errors, discounts), axis=0), mask)
 
 
 def n_step_weights(count: int, *, lam: Scalar) -> Array:
@@ -211,7 +204,7 @@ def gae(
     rewards, values, mask, bootstrap_value = _rows(rewards, values, mask, bootstrap_value, gamma, lam)
     rewards, values, steps = _time_steps(rewards, values, mask, masked)
     td_error = _packed_td_errors(rewards, values, steps, bootstrap_value, gamma)
-    advantages = rows.unpack(_discounted_sums(td_error, gamma * lam), steps)
+    advantages = rows.unpack(numbers.discounted_sums(td_error, gamma * lam), steps)
     return numbers.where(mask, advantages, numbers.zeros(advantages.shape, like=advantages))
 
 
@@ -259,7 +252,7 @@ def discounted_returns(rewards: Array, mask: Mask, bootstrap_value: Array, *, ga
     """
     rewards, _, mask, bootstrap_value = _rows(rewards, rewards, mask, bootstrap_value, gamma)
     with_bootstrap = _state_values(rewards, mask, bootstrap_value)
-    return rows.unpack(_discounted_sums(with_bootstrap, gamma)[:, :-1], mask)
+    return rows.unpack(numbers.discounted_sums(with_bootstrap, gamma)[:, :-1], mask)
 
 
 def whiten(x: Array, mask: Mask, *, shift_mean: bool = True, ddof: int = 1, eps: Scalar = 1e-8) -> Array:
@@ -397,14 +390,12 @@ def _packed_td_errors(
     return numbers.where(front, errors, numbers.zeros(errors.shape, like=errors))
 
 
-def _discounted_sums(x: Array, discount: Scalar) -> Array:
-    """S_t = x_t + discount · S_{t+1} along each row, from right to left."""
-    sums = numbers.zeros(x.shape, like=x)
-    following = numbers.zeros(x.shape[:1], like=x)
-    for t in reversed(range(x.shape[1])):
-        following = x[:, t] + discount * following
-        sums[:, t] = following
-    return sums
+def _discounted_steps(x: Array, discounts: Array) -> Array:
+    """The terms of Σ_k γ^k x_{t+k}, 0 behind a row's end: (K, B, T) for K powers of γ."""
+    terms = numbers.zeros((len(discounts), *x.shape), like=x)
+    for step, discount in enumerate(discounts):
+        terms[step, :, : x.shape[1] - step] = discount * x[:, step:]
+    return terms
 
 
 def _scalar(x: Array) -> Scalar:

@@ -167,6 +167,22 @@ def total(x: Array, axis: int | None = None) -> Array:
     return result.reshape(rows.shape[:-1])
 
 
+def discounted_sums(x: Array, discount: Scalar) -> Array:
+    """Sums S_t = Σ_l discount^l x_{t+l} along each row of x, (B, T): x_t + discount · S_{t+1}.
+
+    On balls, an enclosure of what this recursion may give, and every order in which the terms are added.
+    """
+    sums = zeros(x.shape, like=x)
+    following = zeros(x.shape[:1], like=x)
+    for t in reversed(range(x.shape[1])):
+        following = x[:, t] + discount * following
+        sums[:, t] = following
+    if system_of(x) is balls:
+        for row, terms in zip(sums, x, strict=True):
+            row[:] = balls.in_any_order(list(row), list(terms), discount)
+    return sums
+
+
 def mean(x: Array) -> Array:
     """Mean of all entries, of one at least; a running mean is the same."""
     return same(average(x, np.size(x)), lambda: running_mean(x))

@@ -259,6 +259,49 @@ def total(terms: list[Any]) -> Ball:
     return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
 
 
+def in_any_order(sums: list[Ball], terms: list[Any], discount: Any) -> list[Ball]:
+    """Sums S_t = Σ_l d^l x_{t+l} that are known as x_t + d · S_{t+1}, and may be added up term by term.
+
+    A term of d^l takes l products, and one more. Of the sum, only additions of terms above one roundoff of it
+    lose a roundoff of it: rounding loses no more than the smaller of two numbers.
+    """
+    rounding, factor = sums[-1].rounding if sums else None, _interval(discount)
+    if rounding is None or factor.is_zero() or not all(known.value.is_finite() for known in sums):
+        return sums
+    values, shrinks = [_interval(term) for term in terms], factor.abs_upper()
+    exact = size = products = underflows = reach = ZERO
+    found, sizes = [], []
+    for value in reversed(values):
+        exact = value + factor * exact
+        products = shrinks * (products + size)
+        size = value.abs_upper() + shrinks * size
+        reach = 1 + shrinks * reach
+        if not value.is_zero():
+            underflows += 1 + value.abs_upper()
+        found.append((exact, products, underflows * reach))
+        sizes.append(size)
+    additions = _additions(values, sizes[::-1], float(shrinks), rounding)
+    ways = zip(sums, reversed(found), reversed(sizes), additions, strict=True)
+    return [
+        _exact(known, _hull(known.value, exact + _loss(rounding, products + (count + 1) * size, lost)))
+        for known, (exact, products, lost), size, count in ways
+    ]
+
+
+def _additions(values: list[arb], sizes: list[arb], shrinks: float, rounding: Rounding) -> list[int]:
+    """How many terms from each on are above one loss of their sum, which is no smaller than `sizes`."""
+    with np.errstate(divide="ignore"):
+        rest = np.log(np.array([*map(float, sizes), 0.0])) + np.arange(len(sizes) + 1) * np.log(shrinks)
+    least = rest[:-1] + np.log(rounding.factor * rounding.format.unit_roundoff)
+    ends = np.searchsorted(-rest, -least)
+    counted = np.concatenate([[0], np.cumsum([not value.is_zero() for value in values])])
+    return list((counted[ends] - counted[:-1]).tolist())
+
+
+def _loss(rounding: Rounding, relative: arb, absolute: arb) -> arb:
+    return rounding.relative * relative + rounding.absolute * absolute
+
+
 def _image(x: Ball, function: Callable[[arb], arb], lowest: arb | None = None) -> arb:
     """The image of an interval under an increasing function: the hull of the images of its ends."""
     if x.value.is_exact():
