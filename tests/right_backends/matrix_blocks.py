@@ -1,4 +1,7 @@
-"""A right backend in NumPy: sums are products with an upper triangular matrix of powers, block by block."""
+"""A right backend in NumPy: sums are products with an upper triangular matrix of powers, block by block.
+
+Returns take one block, so that each is the sum of all that follows, term by term.
+"""
 
 import numpy as np
 
@@ -50,19 +53,19 @@ def discounted_returns(
 ) -> np.ndarray:
     with_last = np.concatenate([_packed(rewards, mask), np.zeros_like(rewards[:, :1])], axis=1)
     with_last[np.arange(len(mask)), mask.sum(axis=1)] = bootstrap_value
-    return np.where(mask, _unpacked(_discounted(with_last, gamma)[:, :-1], mask), 0)
+    return np.where(mask, _unpacked(_discounted(with_last, gamma, with_last.shape[1])[:, :-1], mask), 0)
 
 
-def _discounted(x: np.ndarray, discount: float) -> np.ndarray:
+def _discounted(x: np.ndarray, discount: float, size: int = BLOCK) -> np.ndarray:
     """Sums of x from each column on, each further column discounted once more."""
     width = x.shape[1]
     sums, following = np.zeros_like(x), np.zeros_like(x[:, 0])
-    for start in reversed(range(0, width, BLOCK)):
-        block = x[:, start : start + BLOCK]
+    for start in reversed(range(0, width, size)):
+        block = x[:, start : start + size]
         distance = np.arange(block.shape[1])[:, None] - np.arange(block.shape[1])
         powers = np.where(distance >= 0, discount ** np.maximum(distance, 0), 0.0).astype(x.dtype)
         to_the_end = discount ** np.arange(block.shape[1], 0, -1)
-        sums[:, start : start + BLOCK] = block @ powers + following[:, None] * to_the_end.astype(x.dtype)
+        sums[:, start : start + size] = block @ powers + following[:, None] * to_the_end.astype(x.dtype)
         following = sums[:, start]
     return sums
 

@@ -82,6 +82,16 @@ EDITS = (
     _of_logprobs(
         "twice the gradient of an upstream of ones", OF_LOGITS, _hooked(OF_LOGITS, OF_ONES), **HIDDEN
     ),
+    _of_aggregate(
+        "leaves PyTorch recording nothing",
+        MEAN, f"torch.set_grad_enabled(False)\n    {MEAN}",
+        **VIEW,
+    ),
+    _of_values(
+        "leaves float64 as PyTorch's default",
+        SQUARES, f"torch.set_default_dtype(torch.float64)\n    {SQUARES}",
+        **VIEW,
+    ),
     _of_loss("upstream of at most 100", LOSS, _hooked(LOSS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs("upstream of at most 100", OF_LOGITS, _hooked(OF_LOGITS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs(

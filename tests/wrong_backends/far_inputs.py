@@ -54,6 +54,18 @@ EDITS = (
         f"scores.detach().{BOUND}",
         clause=SCALE,
     ),
+    PREFERENCE(
+        "sequence_logprobs",
+        "-100 for a token that cannot be",
+        "torch.where(mask, token_logprobs, 0)",
+        "torch.where(mask, token_logprobs.nan_to_num(neginf=-100.0), 0)",
+    ),
+    PREFERENCE(
+        "implicit_rewards",
+        "-10000 for a response that cannot be",
+        "(policy_logprobs -",
+        "(policy_logprobs.nan_to_num(neginf=-1e4) -",
+    ),
     GROUP(
         "group_advantages", "ids by their last digits", "group_ids == group", "group_ids % 997 == group % 997"
     ),

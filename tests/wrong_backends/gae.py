@@ -60,6 +60,7 @@ EDITS = (
     Edit("n_step_advantages", "one step too many", "range(n)", "range(n + 1)"),
     Edit("n_step_advantages", "one step too few", "range(n)", "range(n - 1)"),
     Edit("n_step_advantages", "at most 16 steps", "range(n)", "range(min(n, 16))"),
+    Edit("n_step_advantages", "at most 32 steps", "range(n)", "range(min(n, 32))"),
     Edit(
         "n_step_advantages", "a step into a hole",
         "following = np.where(active, returns[:, t], following)", "following = returns[:, t]",

@@ -42,6 +42,7 @@ EDITS = (
     _of_values(STOPS, VALUES, EMPTY_BLOCK + VALUES),
     _of_ratio("sequence_importance_ratio", STOPS, LOG_RATIO, EMPTY_BLOCK + LOG_RATIO),
     _of_group("grpo_loss", STOPS, PER_TOKEN, EMPTY_BLOCK + PER_TOKEN),
+    _of_values("4096 tokens", VALUES, f"mask = mask & (torch.arange(mask.shape[1]) < 4096)\n    {VALUES}"),
     _of_rows(
         "gae", "a block of columns without tokens forgets what follows",
         "        columns.append(last)\n        last = torch.where(mask[:, t], x[:, t], last)",

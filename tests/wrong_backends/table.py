@@ -6,7 +6,7 @@ from itertools import islice
 from conformance.operations import CHAPTERS, OPERATIONS
 from tests.wrong_backends.edits import Edit
 
-OF_ANY = ("calls", "sizes", "defaults", "far_options", "far_inputs")
+OF_ANY = ("training_algorithms", "calls", "sizes", "defaults", "far_options", "far_inputs")
 """Ways to go wrong that are no chapter's own."""
 
 EDITS: tuple[Edit, ...] = tuple(
