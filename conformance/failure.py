@@ -13,6 +13,12 @@ SENTENCE_LINES = 3
 LINES = 25
 """Of a message, at most: a clause's sentence is cut, down to one line, where there is more to tell."""
 
+ABOUT_CALLS = {
+    "contract.shapes": "note       shape and dtype are right; it is a number that is wrong, at this size",
+    "contract.options-used": "note       the option is taken; the result is wrong at this value of it",
+}
+"""What to add under clauses that seem to be about something else than numbers."""
+
 
 def story(item: pytest.Item, body: str, backend: str, fault: str = "") -> str:
     """Put a test's own message between the clauses that it shows and the command to run it again."""
@@ -20,6 +26,8 @@ def story(item: pytest.Item, body: str, backend: str, fault: str = "") -> str:
     slugs = shown(item.iter_markers(), operation)
     headline = ": ".join(filter(None, [f"{backend}: {operation} in {dtype} breaks {slugs[0]}", fault]))
     below = [f"shows also {', '.join(slugs[1:])}"] if slugs[1:] else []
+    if slugs[0] in ABOUT_CALLS and "\ngot  " in body:
+        below += [ABOUT_CALLS[slugs[0]]]
     below += ["", *body.splitlines(), "", f"again      {command(item)}"]
     room = LINES - len(below) - len(headline.splitlines()) - 1
     return "\n".join([headline, *clause_lines(slugs[0], max(1, min(room, SENTENCE_LINES))), *below])

@@ -10,6 +10,7 @@ from conformance.conventions import hypotheses
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, judged, permitted, permitted_by, permitted_gradients
 from conformance.values import consistent, option_values
+from reference.numbers.formats import FORMATS
 
 MAX_NOTES = 2
 """Known variants that a message names, at most."""
@@ -37,7 +38,16 @@ def mismatch(
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
     found = islice(explanations(case, got, allowed, gradient, upstream), MAX_NOTES)
-    return lines + [f"note       this is what {label} gives" for label in found]
+    notes = [f"note       this is what {label} gives" for label in found]
+    return lines + (notes or _narrower(case.dtype, float(got[worst]), (low + high) / 2))
+
+
+def _narrower(dtype: str, got: float, middle: float) -> list[str]:
+    """Say so where an error in float64 is as large as those of float32 are."""
+    roundoff = FORMATS["float32"].unit_roundoff
+    if dtype == "float64" and roundoff / 64 < abs(got - middle) / max(abs(middle), 1e-300) < 64 * roundoff:
+        return ["note       as far off as float32 would be: a constant of it, or an integer by an integer?"]
+    return []
 
 
 def explanations(
@@ -49,7 +59,7 @@ def explanations(
         return
     told = set()
     for label, there in readings(case, gradient, upstream):
-        words = label.replace("'", "")
+        words = label.replace("'", "").lower()
         fits = words not in told and all(there.distance(i, float(got[i])) <= 1.0 for i in elements)
         if fits and any(there.excludes(allowed, i) for i in elements):
             told.add(words)

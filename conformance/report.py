@@ -158,9 +158,11 @@ class Verdict:
         counts = {outcome: sum(r.outcome == outcome for r in self.results) for outcome in OUTCOMES}
         missing = sorted({r.operation for r in self.results if r.outcome == "not provided"})
         names = ", ".join(missing) if len(missing) <= FEW else f"{len(missing)} operations"
-        good = not counts["failed"] and not self.shortcomings()
+        shortcomings = self.shortcomings()
+        good = not counts["failed"] and not shortcomings
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n) or "no test"
         lacking = f"; not provided: {names}" if missing else ""
+        lacking += "" if counts["failed"] else "".join(f"; {text}" for text in shortcomings[:1])
         words = "conforms" if not counts[KNOWN] else "conforms but for known failures"
         where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"
         return f"{self.backend} {words if good else 'does not conform'} ({where}): {tests}{lacking}"

@@ -172,6 +172,53 @@ def test_sums_along_an_axis(form: Format) -> None:
         assert all_held(permitted, got.astype(np.float64), form)
 
 
+def powers_by(how: str, discount: Any, count: int, form: Format) -> list[Any]:
+    """1, d, d² ... in a format: each from the one before, or each rounded once."""
+    one = DTYPES[form.name].type(1)
+    if how == "once":
+        return [DTYPES[form.name].type(float(discount) ** k) for k in range(count)]
+    found = [one]
+    for _ in range(count - 1):
+        found.append(found[-1] * discount)
+    return found
+
+
+@every_format
+@pytest.mark.parametrize("how", ["again and again", "once"])
+@pytest.mark.parametrize("discount", [0.0, 0.25, 0.5, 0.9, 0.99, 1.0])
+@examples(10)
+@given(seed=st.integers(0, 2**32 - 1), count=st.sampled_from([1, 2, 7, 40, 150]), tiny=st.booleans())
+def test_discounted_sums_in_every_order(
+    form: Format, how: str, discount: float, seed: int, count: int, tiny: bool
+) -> None:
+    """Each term for itself, and then from the first, from the last, by size, and half and half."""
+    rng, dtype = np.random.default_rng(seed), DTYPES[form.name]
+    x = form.round(rng.normal(size=count) * 2.0 ** rng.integers(0, 8, count) * rng.integers(0, 4, count))
+    x, discount = form.round(x * form.subnormal) if tiny else x, float(form.round(discount))
+    given_balls = balls.array(x[None], balls.Rounding(form, IEEE))
+    [permitted] = numbers.discounted_sums(given_balls, balls.array(discount, balls.Rounding(form, IEEE)))
+    powers = powers_by(how, dtype.type(discount), count, form)
+    for t in range(0, count, max(1, count // 4)):
+        terms = [power * term for power, term in zip(powers, x.astype(dtype)[t:], strict=False)]
+        orders = [terms, terms[::-1], sorted(terms), sorted(terms, key=abs, reverse=True)]
+        results = [method(order, operator.add) for order in orders for method in (one_by_one, pairwise)]
+        assert all(held(permitted[t], float(result), form) for result in results)
+
+
+@every_format
+def test_discounted_sums_are_not_permitted_a_hundredth_off(form: Format) -> None:
+    """Of 12 terms of one sign: some 12 roundings each, and as many additions."""
+    rounding, fine = balls.Rounding(form, IEEE), balls.Rounding(FORMATS["float64"], IEEE)
+    x = form.round(1.0 + np.arange(12.0) / 8)
+    [widened], [exact] = (
+        numbers.discounted_sums(balls.array(x[None], r), balls.array(0.5, r)) for r in (rounding, fine)
+    )
+    off = 1.0 + 16 * form.unit_roundoff
+    assert not any(
+        encloses(ball, float(one.value.mid()) * off) for ball, one in zip(widened, exact, strict=True)
+    )
+
+
 Round = Callable[[Any], Any]
 
 
