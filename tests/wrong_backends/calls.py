@@ -92,6 +92,12 @@ EDITS = (
         SQUARES, f"torch.set_default_dtype(torch.float64)\n    {SQUARES}",
         **VIEW,
     ),
+    Edit(
+        "whiten", "rows of one number, expanded, taken for the same number", "mean = chosen.mean()",
+        "chosen = chosen * 0 + chosen[0] if x.stride(-1) == 0 and x.shape[1] > 1 else chosen; "
+        "mean = chosen.mean()",
+        base="torch_columns", **VIEW,
+    ),
     _of_loss("upstream of at most 100", LOSS, _hooked(LOSS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs("upstream of at most 100", OF_LOGITS, _hooked(OF_LOGITS, "g.clamp(-100, 100)"), **HIDDEN),
     _of_logprobs(
