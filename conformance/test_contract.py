@@ -61,14 +61,15 @@ WITH_OPTIONS = tuple(name for name, op in OPERATIONS.items() if op.options)
 @operations(*MASKED)
 def test_masked_garbage(run: Run) -> None:
     """±10⁴ under the mask changes no bit of results and gradients at active positions."""
-    run.over(ANY_MASK, lambda case: _masked_values_do_not_matter(run, case, (1e4, -1e4)))
+    run.over(ANY_MASK, lambda case: _masked_values_do_not_matter(run, case, (1e4, -1e4)), inputs=10)
 
 
 @clauses("contract.masked-nonfinite")
 @operations(*MASKED)
 def test_masked_nonfinite(run: Run) -> None:
     """Nor do NaN and ±inf: multiplying by the mask is not masking."""
-    run.over(ANY_MASK, lambda case: _masked_values_do_not_matter(run, case, (np.nan, np.inf, -np.inf)))
+    fillings = (np.nan, np.inf, -np.inf)
+    run.over(ANY_MASK, lambda case: _masked_values_do_not_matter(run, case, fillings), inputs=10)
 
 
 @clauses("contract.masked-gradient")
@@ -112,7 +113,7 @@ def test_padding(run: Run) -> None:
             for name, got in gradients(run, padded, list(slopes), upstream).items():
                 run.judge(case, _cut(case, got, left, right), slopes[name], name, upstream)
 
-    run.over(("generic", "adversarial", "truncated"), check)
+    run.over(("generic", "adversarial", "truncated"), check, inputs=10)
 
 
 @clauses("contract.permutation")
