@@ -91,6 +91,7 @@ IMPORTANCE_SAMPLING = (
         ),
         {"cap": REQUIRED, "mode": "truncate"},
         importance_sampling.truncated_importance_weights,
+        forms=(importance_sampling.weights_truncated_by_logarithms,),
         constant=True,
     ),
     Operation(

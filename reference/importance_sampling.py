@@ -204,6 +204,25 @@ def truncated_importance_weights(
     return numbers.where(kept, weights, numbers.zeros(weights.shape, like=weights))
 
 
+def weights_truncated_by_logarithms(
+    old_logprobs: Array, rollout_logprobs: Array, *, cap: Scalar, mode: str = "truncate"
+) -> Array:
+    """Truncated weights, cut down before the exponential: exp(min(log w, log C)).
+
+    Clause: `is.truncated`. Arguments and errors as for :func:`truncated_importance_weights`, which it equals.
+
+    Examples
+    --------
+    >>> weights_truncated_by_logarithms([[-1.0, -1.0]], [[-1.0, -9.0]], cap=2.0)
+    array([[1., 2.]])
+    """
+    weights = truncated_importance_weights(old_logprobs, rollout_logprobs, cap=cap, mode=mode)
+    if mode == "mask":
+        return weights
+    log_weights = _log_ratio(old_logprobs, rollout_logprobs, names=("old_logprobs", "rollout_logprobs"))
+    return numbers.exp(numbers.minimum(log_weights, numbers.log(cap)))
+
+
 def importance_sampling_mean(f_values: Array, log_weights: Array, *, self_normalized: bool = False) -> Scalar:
     """Estimate of E_p[f] from samples of q: (1/N) Σ w_i f_i, or Σ w_i f_i / Σ w_i.
 

@@ -207,11 +207,14 @@ def gradient_of_the_sequence_ratio() -> None:
 
 @derivation("is.truncated", status="proved")
 def truncation_pieces() -> None:
-    """A weight below C is kept, at C it is C in both modes, above C it is C or 0."""
+    """A weight below C is kept, at C it is C in both modes, above C it is C or 0; by logarithms too."""
     for mode, beyond in (("truncate", NEAR), ("mask", 0)):
         agree(_truncated(NEAR, NEAR + FAR, mode), NEAR)
         agree(_truncated(NEAR, NEAR, mode), NEAR)
         agree(_truncated(NEAR + FAR, NEAR, mode), beyond)
+    less = sympy.Symbol("l", real=True)
+    for log_weight, log_cap in ((less, less + FAR), (less, less), (less + FAR, less)):
+        agree(_truncated_by_logarithms(log_weight, log_cap), sympy.exp(less))
 
 
 @derivation("is.truncated-bias", status="proved")
@@ -233,3 +236,9 @@ def _truncated(weight: Any, cap: Any, mode: str) -> Any:
     """What the code makes of a weight."""
     weights = reference.truncated_importance_weights(one(sympy.log(weight)), one(0), cap=cap, mode=mode)
     return weights[0, 0]
+
+
+def _truncated_by_logarithms(log_weight: Any, log_cap: Any) -> Any:
+    """What the code makes of a logarithm."""
+    cap = sympy.exp(log_cap)
+    return reference.weights_truncated_by_logarithms(one(log_weight), one(0), cap=cap)[0, 0]

@@ -20,7 +20,9 @@ def truncated_importance_weights(
     old_logprobs: Tensor, rollout_logprobs: Tensor, *, cap: float, mode: str = "truncate"
 ) -> Tensor:
     log_weights = (old_logprobs - rollout_logprobs).detach()
-    return torch.where(log_weights > log(cap), cap if mode == "truncate" else 0.0, log_weights.exp())
+    if mode == "truncate":
+        return log_weights.clamp(max=log(cap)).exp()
+    return torch.where(log_weights > log(cap), 0.0, log_weights.exp())
 
 
 def importance_sampling_mean(
