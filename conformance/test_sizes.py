@@ -16,7 +16,7 @@ from conformance.relations import (
 )
 from conformance.run import Run
 
-MANY = 1031
+MANY = 1287
 """More tokens, or rows, than a block has, and no multiple of one."""
 LONGER = {"T": 4099, "N": 4099}
 """More than four such blocks, and than float16 counts one by one."""
@@ -30,7 +30,7 @@ MANY_PARAMETERS = 260
 """More than a block has, and than 8 bits count."""
 A_BLOCK = 256
 """As many logits, or parameters, as a block has."""
-GAPS = ((0, 256), (512, 768), (896, MANY))
+GAPS = ((0, 256), (512, 768), (1152, MANY))
 """Where nothing is active, in long rows and among many: whole blocks, also the first and the last."""
 
 

@@ -22,7 +22,7 @@ CONFIG.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 array_library = "jax"
 name = f"scan (jax {jax.__version__})"
 
-SHAPES = ((8, 80), (8, 4104), (1040, 8))
+SHAPES = ((8, 80), (8, 4104), (1296, 8))
 """Few shapes, because each takes a compilation."""
 
 
