@@ -207,7 +207,7 @@ def test_discounted_sums_in_every_order(
 
 @every_format
 def test_sixteen_roundings_off_is_outside_of_discounted_sums(form: Format) -> None:
-    """Of 12 terms of one sign and γ = 1/2: 11 additions, a tail, a product, and two for powers are allowed."""
+    """Of 12 terms of one sign, γ = 1/2: 11 additions, a tail, a product, two for powers are allowed."""
     rounding, fine = balls.Rounding(form, IEEE), balls.Rounding(FORMATS["float64"], IEEE)
     x = form.round(1.0 + np.arange(12.0) / 8)
     [widened], [exact] = (
