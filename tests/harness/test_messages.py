@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from conformance.cases import Case, ordinary
-from conformance.failure import LINES, SENTENCE_LINES, story
-from conformance.messages import MAX_NOTES, explanations, variants
+from conformance.failure import ABOUT_CALLS, LINES, SENTENCE_LINES, story
+from conformance.messages import MAX_NOTES, explanations, mismatch, variants
 from conformance.oracle import permitted
 from tests.harness.suite import ROOT
 
@@ -65,6 +65,28 @@ def test_an_option_that_changes_nothing_is_no_variant() -> None:
     assert not any("ratio_level" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "factor", "is_told"),
+    [
+        ("float64", 1 + 2.0**-24, True),
+        ("float64", 1 + 2.0**-40, False),
+        ("float64", 1.01, False),
+        ("float32", 1 + 2.0**-16, False),
+    ],
+)
+def test_an_error_in_float64_as_large_as_those_of_float32(dtype: str, factor: float, is_told: bool) -> None:
+    case = ordinary("gae", dtype, {})
+    told = mismatch(case, _answer(case) * factor, permitted(case), (0, 0))
+    assert any("as far off as float32 would be" in line for line in told) == is_told
+
+
+@pytest.mark.parametrize("slug", ABOUT_CALLS)
+def test_a_clause_about_calls_is_named_for_a_number(slug: str) -> None:
+    assert ABOUT_CALLS[slug] in _lines((slug,), "told\ngot        result = 1.0")
+    assert ABOUT_CALLS[slug] not in _lines((slug,), "td_errors returned shape (3, 4), expected (B, T)")
+    assert ABOUT_CALLS[slug] not in _lines((SHORT, slug), "told\ngot        result = 1.0")
+
+
 @pytest.mark.parametrize("also", [(), ("gae.mask",)])
 @pytest.mark.parametrize("count", range(LINES + 1))
 def test_a_sentence_is_cut_to_what_is_left(count: int, also: tuple[str, ...]) -> None:
@@ -91,6 +113,11 @@ def _answer(case: Case) -> np.ndarray:
 
 def _story(slugs: tuple[str, ...], count: int) -> list[str]:
     """The lines of a failure with a body of so many."""
+    return _lines(slugs, "\n".join(["told"] * count))
+
+
+def _lines(slugs: tuple[str, ...], body: str) -> list[str]:
+    """The lines of a failure with a body."""
     given: dict[str, Any] = {"backend": "x.py", "device": "cpu", "profile": "default", "seed": 0}
     config = SimpleNamespace(
         invocation_params=SimpleNamespace(dir=ROOT), getoption=lambda name: given.get(name[2:], 60.0)
@@ -102,4 +129,4 @@ def _story(slugs: tuple[str, ...], count: int) -> list[str]:
         path=Path(ROOT, "conformance", "test_gae.py"),
         name="test_it[gae-float64]",
     )
-    return story(item, "\n".join(["told"] * count), "x").splitlines()
+    return story(item, body, "x").splitlines()
