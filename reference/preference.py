@@ -47,7 +47,7 @@ def sequence_logprobs(token_logprobs: Array, mask: Mask, *, average: bool = Fals
 
     Source
     ------
-    Rafailov et al. 2023, arXiv:2305.18290v3, appendix B, where the code sums over a response's tokens.
+    Rafailov et al. 2023, arXiv:2305.18290v3, eq. (7), whose π(y | x) is that of a whole response.
 
     Examples
     --------

@@ -78,6 +78,9 @@ def sum_and_scale() -> None:
         agree(moved, a * plain)  # so signs agree, and squares decide
         before, after = (advantages(x, ddof=ddof, eps=ZERO) ** 2 for x in (rewards, a * rewards + b))
         agree(after, before)
+        ids = np.zeros(count, dtype=int)
+        plain, moved = (where_unequal(reference.rloo_advantages(x, ids)) for x in (rewards, a * rewards + b))
+        agree([sum(plain), *moved], [0, *(a * plain)])
 
 
 @derivation("grpo.invariances", status="verified for B <= 3")
@@ -156,7 +159,8 @@ def equal_rewards_give_zero() -> Numbers:
     left = float(tenth - one_by_one / np.float32(10))
     numbers: Numbers = {"responses": 10, "reward": 0.1}
     for eps in (1e-6, 1e-9):
-        numbers |= {f"eps {eps}": eps, f"left with eps {eps}": left / (abs(left) + eps)}
+        deviation = abs(left) * np.sqrt(10 / 9)  # with ddof 1
+        numbers |= {f"eps {eps}": eps, f"left with eps {eps}": left / (deviation + eps)}
     return numbers
 
 

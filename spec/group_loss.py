@@ -95,7 +95,7 @@ def gradient_of_the_loss() -> None:
         agree(gradient[~x.mask], np.zeros((~x.mask).sum(), dtype=int))
 
 
-@derivation("grpo.on-policy-gradient", status="proved")
+@derivation("grpo.on-policy-gradient", status="verified for T <= 2")
 def coefficient_of_a_token() -> Numbers:
     """At π = π_old a token's loss has the derivative -A - β (π_ref/π - 1), over its divisor, in all modes."""
     log_policy, log_ref, advantage = sympy.symbols("l ref A", real=True)
@@ -120,7 +120,7 @@ def coefficient_of_a_token() -> Numbers:
     return {"β": 0.04, "π_ref/π": 0.5, "push down": -half, "push up": double}
 
 
-@derivation("grpo.length-bias", status="proved")
+@derivation("grpo.length-bias", status="verified for T <= 3")
 def weights_of_tokens() -> Numbers:
     """A token's share of the gradient is 1 over B |o|, over the tokens of the batch, over B, or over B L."""
     for lengths in itertools.product((1, 2, 3), repeat=2):

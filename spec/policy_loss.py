@@ -174,12 +174,13 @@ def never_above_the_unclipped() -> Numbers:
 
 @derivation("ppo.clip-asymmetric", status="proved")
 def never_clipped_below() -> Numbers:
-    """ε_low > 1, A < 0, any ρ below 1 + ε_high: the slope is A; and how far a probability may rise."""
+    """ε_low ≥ 1, A < 0, any ρ below 1 + ε_high: the slope is A; and how far a probability may rise."""
     ratio = sympy.Symbol("r", positive=True)
-    zone = {A: -SIZE, LOW: 1 + GAP, HIGH: ratio + FAR}
     bounds: dict[str, Any] = {"clip_low": LOW, "clip_high": HIGH}
-    agree(decided(clipping.clipped_objective(one(ratio), one(A), **bounds), zone), one(ratio * A))
-    agree(decided(clipping.clipped_slope(one(ratio), one(A), **bounds), zone), one(A))
+    for low in (sympy.Integer(1), 1 + GAP):
+        zone = {A: -SIZE, LOW: low, HIGH: ratio + FAR}
+        agree(decided(clipping.clipped_objective(one(ratio), one(A), **bounds), zone), one(ratio * A))
+        agree(decided(clipping.clipped_slope(one(ratio), one(A), **bounds), zone), one(A))
     found: Numbers = {"probability": 0.01}
     for high in (0.2, 0.28):
         ratios = np.array([[1 + high - 1e-9, 1 + high + 1e-9]])

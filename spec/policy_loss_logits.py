@@ -167,7 +167,9 @@ def entropy_between_none_and_uniform() -> Numbers:
     term = p * room.subs(x, 1 / (p * count))
     agree(sympy.expand_log(term), sympy.expand_log(1 / count - p + p * sympy.log(p) + p * sympy.log(count)))
     surprise = sympy.Symbol("s", nonnegative=True)  # p = e^(-s), which is every p in (0, 1]
-    assert (-sympy.exp(-surprise) * sympy.log(sympy.exp(-surprise))).is_nonnegative
+    share = -sympy.exp(-surprise) * sympy.log(sympy.exp(-surprise))
+    assert share.is_nonnegative
+    assert (share / surprise).is_positive  # so that it is 0 at s = 0 alone: p = 1
     for size in range(1, LARGEST + 1):
         equal = np.full((1, 1, size), sympy.Symbol("z", real=True), dtype=object)
         agree(reference.token_entropy(equal, temperature=TAU), [[sympy.log(size)]])

@@ -120,9 +120,11 @@ def mean_over_pairs() -> Numbers:
     """All K(K-1)/2 pairs of two prompts; K = 2 is the pairwise loss; the slope of equal scores."""
     for count in range(2, 6):
         scores = symbols.array("s", (2, count))
-        losses = [loss(s[i] - s[j]) for s in scores for i, j in itertools.combinations(range(count), 2)]
-        assert len(losses) == count * (count - 1)
-        agree(reference.k_wise_loss(scores), sum(losses, ZERO) / len(losses))
+        gaps = [s[i] - s[j] for s in scores for i, j in itertools.combinations(range(count), 2)]
+        assert len(gaps) == count * (count - 1)
+        for margin in (ZERO, sympy.Symbol("m", real=True)):
+            losses = [loss(gap - margin) for gap in gaps]
+            agree(reference.k_wise_loss(scores, margin=margin), sum(losses, ZERO) / len(losses))
         equal = dict.fromkeys(scores.flat, ZERO)
         total = reference.k_wise_loss(scores[:1])
         for i, score in enumerate(scores[0], start=1):

@@ -12,6 +12,7 @@ from spec.symbolic import ONE, ZERO
 
 optimizers: Any = optimizer
 RATE = sympy.Symbol("eta", positive=True)
+SLOW, SQUARE = sympy.symbols("beta_1 beta_2", positive=True)
 
 
 @derivation("train.tabular-step-clipping", status="proved")
@@ -37,11 +38,28 @@ def clipped_gradients_keep_their_direction() -> Numbers:
 
 
 @derivation("train.tabular-step-adam", status="verified for t <= 4")
+def moving_means_of_any_gradients() -> None:
+    """m and v are the weighted sums that their recursions unroll to, and the step is η m̂ / (√v̂ + ε)."""
+    gradients, eps = sympy.symbols("g_1:5", real=True), sympy.Symbol("epsilon", positive=True)
+    options = {"learning_rate": RATE, "beta1": SLOW, "beta2": SQUARE, "adam_eps": eps}
+    table = first = second = np.array([[ZERO]], dtype=object)
+    for count, gradient in enumerate(gradients, start=1):
+        after, first, second = optimizers.adam_step(
+            table, [[gradient]], first, second, count=count, **options
+        )
+        for found, beta, power in ((first, SLOW, 1), (second, SQUARE, 2)):
+            weights = [(1 - beta) * beta ** (count - k) for k in range(1, count + 1)]
+            agree(found, [[sum(w * g**power for w, g in zip(weights, gradients, strict=False))]])
+        mean, root = first[0, 0] / (1 - SLOW**count), sympy.sqrt(second[0, 0] / (1 - SQUARE**count))
+        agree(table - after, [[RATE * mean / (root + eps)]])
+        table = after
+
+
+@derivation("train.tabular-step-adam", status="verified for t <= 4")
 def a_steady_gradient_takes_equal_steps() -> Numbers:
     """With the bias corrected, m̂ = g and v̂ = g² at every step: η g / (|g| + ε) each time."""
     g, eps = sympy.symbols("g epsilon", positive=True)
-    slow, square = sympy.symbols("beta_1 beta_2", positive=True)
-    options = {"learning_rate": RATE, "beta1": slow, "beta2": square, "adam_eps": eps}
+    options = {"learning_rate": RATE, "beta1": SLOW, "beta2": SQUARE, "adam_eps": eps}
     table = first = second = np.array([[ZERO]], dtype=object)
     for count in range(1, 5):
         after, first, second = optimizers.adam_step(table, [[g]], first, second, count=count, **options)

@@ -55,6 +55,27 @@ def surrogate_is_an_expectation() -> None:
         agree(of(first, second), (of(first) + of(second)) / 2)
 
 
+@derivation("trpo.surrogate", status="witnessed")
+def mean_over_a_response() -> Numbers:
+    """Responses of one token or of two: what the mean of ρA is on average, and L - η over Σ ρ_old."""
+    pays = np.array([[1.0, 0.0], [1.5, -1.5]])  # of stopping and going on, and of what may follow
+    advantages = pays - pays.mean(axis=1, keepdims=True)
+    visits, policy, odds = np.array([1.0, 0.5]), np.array([[1.0, 0.0], [0.0, 1.0]]), np.full((2, 2), 0.5)
+    gain = reference.expected_advantage(visits, policy, advantages) / visits.sum()
+
+    def mean(*tokens: tuple[int, int]) -> Any:
+        rows, columns = np.transpose(tokens)
+        with np.errstate(divide="ignore"):
+            new, old = (np.log(x[rows, columns])[None] for x in (policy, odds))
+        return reference.surrogate(new, old, advantages[rows, columns][None], np.ones(new.shape, dtype=bool))
+
+    stop, go = (0, 0), (0, 1)
+    on_average = mean(stop) / 2 + (mean(go, (1, 0)) + mean(go, (1, 1))) / 4
+    assert on_average > 0 > gain
+    paid: Numbers = {"for stopping": pays[0, 0], "for the better": pays[1, 0], "for the worse": pays[1, 1]}
+    return paid | {"L − η": gain, "mean": on_average}
+
+
 def _log(x: Any) -> Any:
     return np.frompyfunc(sympy.log, 1, 1)(x)
 

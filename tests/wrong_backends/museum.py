@@ -20,7 +20,7 @@ import pandas as pd
 
 from conformance.operations import CHAPTERS, OPERATIONS
 from spec.registry import current
-from tests.campaigns import ROOT, Record, digest, page
+from tests.campaigns import ROOT, Record, behaviour, digest, page
 from tests.harness import together
 from tests.wrong_backends.edits import RIGHT_BACKENDS, Edit, source
 from tests.wrong_backends.table import EDITS
@@ -96,14 +96,11 @@ def trials(edits: Iterable[Edit], seeds: int, processes: int, record: Record) ->
 
 @cache
 def _judges(operation: str) -> str:
-    """A digest of all that judges an operation: the suite less what it asks of others alone."""
+    """A digest of what judges an operation: the reference, and the suite without what it asks of others."""
     tests = {test.file for test in together.tests() if operation in test.operations}
-    folders = (ROOT / name for name in ("conformance", "reference", "spec"))
-    texts = (
-        path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".md")
-    )
-    asked = (path for path in texts if path.parent != together.FOLDER or not path.match("test_*.py"))
-    return digest(*asked, *sorted(tests))
+    files = [path for name in ("conformance", "reference") for path in sorted((ROOT / name).rglob("*.py"))]
+    asked = [path for path in files if path.parent != together.FOLDER or not path.match("test_*.py")]
+    return behaviour(*asked, *sorted(tests))
 
 
 def _key(edit: Edit, seed: int) -> str:
