@@ -52,6 +52,14 @@ EDITS = (
     ),
     edit(
         STD,
+        "the deviation of the others",
+        VARIANCE,
+        "torch.stack([rewards[rewards.new_tensor(range(len(rewards))) != k].var(correction=0)"
+        " for k in range(len(rewards))])",
+        thread="NVIDIA-NeMo/RL#1519",
+    ),
+    edit(
+        STD,
         "mean of squares less square of the mean",
         SQUARES,
         "(rewards.square().mean() - rewards.mean().square()).clamp(min=0) * len(rewards)",
@@ -82,11 +90,9 @@ EDITS = (
         "members = group_ids == group_ids",
         thread="XU-YIJIE/grpo-flat#2",
     ),
-    edit(STD, "neighbours are a group", MEMBERS, NEIGHBOURS, thread="dllm-reasoning/d1#19"),
+    edit(STD, "neighbours are a group", MEMBERS, NEIGHBOURS, thread="PrimeIntellect-ai/prime-rl#600"),
     edit(STD, "ids are indices", LOOP, "for group in range(min(int(group_ids.max()), 1000) + 1):"),
-    edit(
-        STD, "ids below 64", MEMBERS, "members = group_ids % 64 == group % 64", thread="volcengine/verl#3238"
-    ),
+    edit(STD, "ids below 64", MEMBERS, "members = group_ids % 64 == group % 64"),
     edit(STD, "ids in float32", MEMBERS, "members = group_ids.float() == torch.tensor(group).float()"),
     edit(STD, "at most 64 groups", LOOP, "for group in sorted(set(group_ids.tolist()))[:64]:", clause=""),
     edit(STD, "at most 8 responses in a group", SQUARES, "centred[:8].square().sum()", clause=""),
@@ -152,13 +158,12 @@ EDITS = (
         "what is left of a rounded mean",
         f"{DISTANCES}\n            adv",
         "distances = rewards\n            adv",
-        thread="NVIDIA-NeMo/RL#1519",
         clause="grpo.zero-variance",
     ),
     edit(RLOO, "a group of one keeps its reward", NONE, ALONE),
     edit(RLOO, "a group of one is NaN", "if len(rewards) > 1", "if True", clause=""),
     edit(RLOO, "one group", MEMBERS, "members = group_ids == group_ids", thread="XU-YIJIE/grpo-flat#2"),
-    edit(RLOO, "neighbours are a group", MEMBERS, NEIGHBOURS, thread="dllm-reasoning/d1#19"),
+    edit(RLOO, "neighbours are a group", MEMBERS, NEIGHBOURS, thread="PrimeIntellect-ai/prime-rl#600"),
     edit(RLOO, "ids are indices", LOOP, "for group in range(min(int(group_ids.max()), 1000) + 1):"),
     edit(RLOO, "ids in float32", MEMBERS, "members = group_ids.float() == torch.tensor(group).float()"),
     edit(
@@ -229,7 +234,6 @@ EDITS = (
         "no ratio",
         "ratio = log_ratio.exp()",
         "ratio = torch.ones_like(log_ratio) + log_ratio - log_ratio.detach()",
-        thread="linkedin/Liger-Kernel#1082",
     ),
     edit(
         LOSS,

@@ -34,7 +34,6 @@ EDITS: tuple[Edit, ...] = (
     LOSS(
         "no ratio where a fused path has none",
         RATIO, "ratio = 1 + log_ratio - log_ratio.detach()",
-        thread="linkedin/Liger-Kernel#1082",
     ),
     LOSS(
         "the first order near 1, in float64",

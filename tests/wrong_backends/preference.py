@@ -20,7 +20,7 @@ MEAN = "losses.mean()"
 
 EDITS = (
     edit(SUM, "averaged the wrong way around", "if average", "if not average"),
-    edit(SUM, "divided by the width", COUNT, "mask.shape[1]", thread="huggingface/trl#1705"),
+    edit(SUM, "divided by the width", COUNT, "mask.shape[1]"),
     edit(SUM, "divided by the mean length", COUNT, "mask.sum(1).float().mean().clamp(min=1)"),
     edit(SUM, "the prompt's tokens too", ACTIVE, "token_logprobs", thread="OpenRLHF/OpenRLHF#235"),
     edit(
