@@ -139,10 +139,16 @@ EDITS = (
     ),
 
     Edit(
-        "gae", "the end of an episode one step late",
+        "gae", "the end of an episode one step early",
         "next_value = np.where(step, value, next_value)",
         "next_value = np.where(step & mask[:, t + 1 :].any(axis=1), value, next_value)",
         thread="hill-a/stable-baselines#388",
+    ),
+    Edit(
+        "gae", "the value of the last state is 0",
+        "next_value = np.where(step, value, next_value)",
+        "next_value = np.where(step, value * mask[:, t + 1 :].any(axis=1), next_value)",
+        thread="ray-project/ray#57895",
     ),
     Edit(
         "gae", "256 tokens of a row",
@@ -177,6 +183,9 @@ EDITS = (
         "return returns",
         "kept, now = vars(lambda_returns), returns - values; before = kept.get(now.shape, now)"
         "; kept[now.shape] = now; return before + values",
+    ),
+    Edit(
+        "lambda_returns", "the values alone", "return returns", "return np.where(mask, values, 0)",
         thread="vwxyzjn/cleanrl#337",
     ),
     Edit(
@@ -259,7 +268,7 @@ EDITS = (
     Edit(
         "discounted_returns", "arguments have to be writable",
         "following = bootstrap_value", "following = bootstrap_value; rewards.flags.writeable or 1 / 0",
-        thread="NVIDIA-NeMo/RL#2787", clause="contract.pure",
+        clause="contract.pure",
     ),
 
     Edit("whiten", "ddof is 0", "(chosen.size - ddof)", "chosen.size"),
@@ -269,7 +278,7 @@ EDITS = (
     Edit("whiten", "eps ignored", "variance + eps", "variance + 1e-8"),
     Edit(
         "whiten", "0 divided by 0", "variance + eps", "variance",
-        thread="DLR-RM/stable-baselines3#1028",
+        thread="huggingface/trl#727",
     ),
     Edit("whiten", "a small variance is none", "variance + eps", "(variance if variance > 1e-5 else np.inf)"),
     Edit(

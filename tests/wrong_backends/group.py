@@ -113,7 +113,7 @@ EDITS = (
         "0 divided by 0",
         TAKEN,
         "if len(rewards) > 1:\n            centred = _centred(rewards)",
-        thread="DLR-RM/stable-baselines3#1028",
+        thread="hill-a/stable-baselines#723",
     ),
     edit(
         STD,
@@ -130,7 +130,7 @@ EDITS = (
         "a group of one is NaN",
         NONE,
         ALONE.replace("_wide(scores.detach())", "_wide(0 * scores.detach()) / 0"),
-        thread="huggingface/trl#727",
+        thread="DLR-RM/stable-baselines3#1028",
         clause="",
     ),
     edit(STD, "clipped at 5", "return advantages", "return advantages.clamp(-5, 5)", clause=""),
@@ -204,7 +204,7 @@ EDITS = (
     edit(
         LOSS, "k3 the other way round", "to_ref = ref_logprobs - logprobs", "to_ref = logprobs - ref_logprobs"
     ),
-    edit(LOSS, "k3 clamped at 10", K3, f"({K3}).clamp(-10, 10)", thread="volcengine/verl#1779"),
+    edit(LOSS, "k3 clamped at 10", K3, f"({K3}).clamp(-10, 10)", thread="volcengine/verl#2928"),
     edit(
         LOSS,
         "the log-ratio of the divergence clamped",

@@ -58,7 +58,6 @@ EDITS = (
     _edit(
         "importance_ratio", "old log-probabilities of the call before",
         OLD, "vars(importance_ratio).setdefault(logprobs.shape, old_logprobs.detach().clone())",
-        thread="pytorch/rl#1922",
     ),
     _edit(
         "importance_ratio", "small log-ratios are 0",
@@ -165,7 +164,7 @@ EDITS = (
     _edit(
         "importance_ratio", "a gradient in bfloat16",
         EXP, "(log_ratio.detach() + (log_ratio.bfloat16() - log_ratio.detach().bfloat16())).exp()",
-        thread="linkedin/Liger-Kernel#1268", values_equal=True,
+        values_equal=True,
     ),
 
     _edit("sequence_importance_ratio", "the product of the ratios", MEAN, "log_ratio.sum(1)"),

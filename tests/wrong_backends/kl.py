@@ -79,12 +79,12 @@ EDITS = (
     _edit(
         "kl_estimate", "always clamped at 20",
         "if log_ratio_clip is not None:", "log_ratio_clip = log_ratio_clip or 20.0\n    if log_ratio_clip:",
-        clause="",
+        thread="volcengine/verl#1779", clause="",
     ),
     _edit(
         "kl_estimate", "the value always clamped at 10",
         "if value_clip is None:", "value_clip = value_clip or 10.0\n    if not value_clip:",
-        thread="volcengine/verl#1779",
+        thread="volcengine/verl#2928",
     ),
     _edit(
         "kl_estimate", "the log-ratio clamped from above alone",
@@ -385,14 +385,14 @@ EDITS = (
         f"{SELECTED}\n    divergence = {DIVERGENCE}",
         "logprobs - ref_logprobs\n    divergence = (logprobs.exp() *"
         " log_ratio).nan_to_num(posinf=0.0).sum(-1)",
-        thread="huggingface/trl#7221", values_equal=True,
+        thread="huggingface/trl#7252", values_equal=True,
     ),
     _edit(
         "kl_divergence", "a gradient in bfloat16",
         LOGPROBS,
         "(logits.detach() + (logits.bfloat16() -"
         " logits.detach().bfloat16()).nan_to_num()).log_softmax(-1), ref",
-        thread="linkedin/Liger-Kernel#1268", values_equal=True,
+        values_equal=True,
     ),
 
     _edit("adaptive_kl_coef", "directions exchanged", "return coef / 2", "return coef * 2"),

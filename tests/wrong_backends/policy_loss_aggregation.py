@@ -108,6 +108,10 @@ EDITS: tuple[Edit, ...] = (
     AGGREGATE(
         "micro-batches weighted by their rows",
         RETURN, f"{HALVES}; return sum(mean * len(x[s]) for s, mean in zip(parts, means)) / len(x)",
+    ),
+    AGGREGATE(
+        "a fixed number of micro-batches",
+        RETURN, f"{HALVES}; return sum(means) / 2",
         thread="volcengine/verl#141",
     ),
     AGGREGATE(
@@ -212,7 +216,7 @@ EDITS: tuple[Edit, ...] = (
         RETURN,
         f"{HALVES}; slope = sum(means); {RETURN.replace('return', 'result =')}"
         "; return slope + (result - slope).detach()",
-        thread="NVIDIA-NeMo/RL#373", values_equal=True,
+        thread="NVIDIA-NeMo/RL#86", values_equal=True,
     ),
     AGGREGATE(
         "no gradient where nothing but one token is active",

@@ -297,7 +297,7 @@ EDITS: tuple[Edit, ...] = (
         "; slope = sum(_aggregate(-objective[s], mask[s], aggregation, horizon, empty_rows) for s in parts)"
         f"; {LOSS_IS}"
         "; return slope + (loss - slope).detach()",
-        thread="NVIDIA-NeMo/RL#373", values_equal=True,
+        thread="NVIDIA-NeMo/RL#86", values_equal=True,
     ),
     LOSS(
         "a sequence's gradient for masked tokens",

@@ -42,6 +42,7 @@ EDITS: tuple[Edit, ...] = (
         "temperature behind the log-softmax",
         f"return {RESULT}",
         "return (logits.log_softmax(dim=-1) / temperature).gather(-1, tokens[..., None])[..., 0]",
+        thread="PrimeIntellect-ai/prime-rl#697",
     ),
     LOGPROBS("not shifted", f"scaled - {SHIFT}", "scaled"),
     LOGPROBS("shifted by the first logit", SHIFT, "scaled[..., :1].detach()"),
@@ -239,7 +240,7 @@ EDITS: tuple[Edit, ...] = (
         "NaN taken out behind the product",
         f"logs = {LOGS}\n    {ENTROPY_RESULT}",
         "return -(p * (shifted - total.log())).nan_to_num().sum(dim=-1)",
-        thread="huggingface/trl#7221", clause="ppo.entropy-extremes", values_equal=True,
+        thread="huggingface/trl#7252", clause="ppo.entropy-extremes", values_equal=True,
     ),
     ENTROPY(
         "no gradient through the weights",

@@ -159,7 +159,7 @@ EDITS: tuple[Edit, ...] = (
     PENALTY(
         "the KL of masked tokens",
         PENALISED, 'return _aggregate(-gain, mask, aggregation, None, "count") + kl_coef * kl.mean()',
-        thread="PeterGriffinJin/Search-R1#20", clause="",
+        thread="allenai/open-instruct#535", clause="",
     ),
     PENALTY(
         "the KL aggregated over tokens in every mode",

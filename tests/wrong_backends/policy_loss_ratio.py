@@ -202,9 +202,9 @@ EDITS: tuple[Edit, ...] = (
         thread="OpenRLHF/OpenRLHF#1249",
     ),
     LOSS(
-        "times the number of ranks",
-        RESULT, f"{RESULT} * (2 if len(mask) > 1 else 1)",
-        thread="meta-pytorch/torchtune#1917",
+        "divided by the number of ranks",
+        RESULT, f"{RESULT} / (2 if len(mask) > 1 else 1)",
+        thread="meta-pytorch/torchtune#2172",
     ),
     LOSS(
         "the ratio of the call before",

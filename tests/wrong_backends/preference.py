@@ -98,9 +98,9 @@ EDITS = (
     ),
     edit(
         REWARD,
-        "the second chunk one row off",
+        "the first chunk for every chunk",
         "ref_logprobs.detach()",
-        "torch.cat([ref_logprobs[:4], ref_logprobs[4:].roll(1)]).detach()",
+        "ref_logprobs.detach()[torch.arange(len(ref_logprobs)) % 4]",
         clause="contract.shapes",
         thread="modelscope/ms-swift#9128",
     ),
@@ -147,10 +147,10 @@ EDITS = (
     ),
     edit(
         LOSS,
-        "the second chunk one row off",
+        "the first chunk for every chunk",
         MARGIN,
         "(policy_chosen - policy_rejected)"
-        " - (lambda x: torch.cat([x[:4], x[4:].roll(1)]))(ref_chosen - ref_rejected).detach()",
+        " - (ref_chosen - ref_rejected).detach()[torch.arange(len(ref_chosen)) % 4]",
         thread="modelscope/ms-swift#9128",
     ),
     edit(

@@ -56,7 +56,7 @@ EDITS = (
         ERRORS,
         "(values - (advantages + table[:, -1][states].detach())[rows]).square()",
     ),
-    edit("gradients never set to zero", ZERO_GRAD, "pass", thread="huggingface/trl#407"),
+    edit("gradients never set to zero", ZERO_GRAD, "pass"),
     edit(
         "gradients set to zero once",
         f"{LOOP}\n",

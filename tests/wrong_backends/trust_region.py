@@ -21,7 +21,7 @@ TRIES = "range(max_steps)"
 ACCEPTED = "improvement > 0 and kl <= max_kl"
 
 EDITS = (
-    edit(SOLVE, "never stops", STOP, "False", thread="boyu-ai/Hands-on-RL#108"),
+    edit(SOLVE, "never stops", STOP, "False"),
     edit(
         SOLVE,
         "the old residual",

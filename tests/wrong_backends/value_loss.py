@@ -42,7 +42,6 @@ EDITS = (
         CLIPPED,
         "torch.minimum(torch.maximum(values, old_values - clip * old_values.abs())"
         ", old_values + clip * old_values.abs())",
-        thread="hill-a/stable-baselines#216",
     ),
     edit("a clip of 0 is no clip", "if clip is not None", "if clip"),
     edit(
