@@ -49,7 +49,7 @@ def moving_means_of_any_gradients() -> None:
         )
         for found, beta, power in ((first, SLOW, 1), (second, SQUARE, 2)):
             weights = [(1 - beta) * beta ** (count - k) for k in range(1, count + 1)]
-            agree(found, [[sum(w * g**power for w, g in zip(weights, gradients, strict=False))]])
+            agree(found, [[sum(w * g**power for w, g in zip(weights, gradients[:count], strict=True))]])
         mean, root = first[0, 0] / (1 - SLOW**count), sympy.sqrt(second[0, 0] / (1 - SQUARE**count))
         agree(table - after, [[RATE * mean / (root + eps)]])
         table = after
