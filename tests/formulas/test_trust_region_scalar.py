@@ -334,6 +334,15 @@ def test_surrogate(batch: int, width: int, source: Any) -> None:
     assert encloses(permitted, float(reference.surrogate(*garbage, mask)))
 
 
+def test_surrogate_of_no_tokens_is_zero() -> None:
+    logprobs, old, advantages = np.array([[-1.0, -2.0]]), np.array([[-2.0, -1.0]]), np.array([[3.0, 4.0]])
+    none = np.zeros((1, 2), dtype=bool)
+    assert reference.surrogate(logprobs, old, advantages, none) == 0.0
+    enclosed = reference.surrogate(*map(balls.array, (logprobs, old, advantages)), none)
+    assert encloses(enclosed, 0.0)
+    assert is_bounded(enclosed)
+
+
 def test_forbidden_actions_cost_nothing_or_all() -> None:
     old, new = np.array([[0.0, -np.inf]]), np.log([[0.5, 0.5]])
     with np.errstate(divide="ignore"):
