@@ -1,4 +1,7 @@
-"""Where a mean over tokens has to be exact: where it is so as a mean of the rows' weighted means too."""
+"""Where a mean over tokens has to be exact: where it is so as a mean of the rows' weighted means too.
+
+A sum over tokens does not divide by a row's length.
+"""
 
 from typing import Any
 
@@ -24,6 +27,17 @@ NOT_EXACT = {
     "a third at the end": [[1, 5, None], [2, None, None]],
     "halves that are not there": [[TINY, TINY]],
 }
+
+
+@pytest.mark.parametrize(
+    ("mode", "mean"), [("seq-mean-token-sum", 3.5), ("seq-mean-token-sum-norm", 3.5 / 4)]
+)
+def test_sums_over_three_tokens(mode: str, mean: float) -> None:
+    mask = np.array([[True, True, True, False], [True, True, True, False]])
+    x: Any = np.frompyfunc(dyadics.number, 1, 1)(np.array([[1.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0]]))
+    found: Any = policy_loss.aggregate(x, mask, mode=mode)
+    assert FORMATS["float16"].holds(found)
+    assert found.value == mean
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,8 @@ def test_helpers() -> None:
     with pytest.raises(ValueError, match=r"^buffer must be at most max_length, 4, got 5$"):
         reference.overlong_penalty([1.0], max_length=4, buffer=5)
     assert reference.overlong_penalty([1.0], max_length=4, buffer=4) == [-0.25]
+    (penalty,) = reference.overlong_penalty(balls.array([1.0]), max_length=4, buffer=balls.array(4.0))
+    assert encloses(penalty, -0.25)
     with pytest.raises(ValueError, match=r"^ddof must be 0 or 1, got 2$"):
         reference.advantage_bound(4, ddof=2)
     with pytest.raises(ValueError, match="group_size"):
