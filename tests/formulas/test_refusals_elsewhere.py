@@ -38,6 +38,7 @@ RATIO = {"logprobs": "BT", "old_logprobs": "BT", "mask": "BT"}
 OBJECTIVE = {"ratio": "BT", "advantages": "BT"}
 CALLS: tuple[tuple[Any, dict[str, Any], dict[str, Any]], ...] = (
     (clipping.policy_ratio, RATIO, LEVELS),
+    (clipping.policy_ratio_gradient, {"upstream": "BT", **RATIO}, LEVELS),
     (clipping.policy_ratio_gradient, {"upstream": "BT", **RATIO}, {**LEVELS, "ratio_level": "sequence"}),
     (clipping.clipped_objective, OBJECTIVE, CLIPS),
     (clipping.clipped_slope, OBJECTIVE, CLIPS),

@@ -340,7 +340,6 @@ def test_surrogate_of_no_tokens_is_zero() -> None:
     assert reference.surrogate(logprobs, old, advantages, none) == 0.0
     enclosed = reference.surrogate(*map(balls.array, (logprobs, old, advantages)), none)
     assert encloses(enclosed, 0.0)
-    assert is_bounded(enclosed)
 
 
 def test_forbidden_actions_cost_nothing_or_all() -> None:
