@@ -35,6 +35,31 @@ def test_the_verdict_is_the_suites(edit: Edit, tmp_path: Path) -> None:
     assert list(apart(edit).tests) == alone != []
 
 
+FEW_MODES = """
+from conformance.adapters.torch_impl import aggregate
+array_library = "torch"
+options = {"aggregate": {"mode": ("token-mean",), "empty_rows": ("drop",), "horizon": (None, 100)}}
+"""
+"""Token means read no horizon, so that no input can show whether it is used."""
+
+
+def its_verdicts(name: str) -> list[together.Verdict]:
+    return list(together.verdicts({"it": together.Here(name)}, "bfloat16", "quick", 3, ["aggregate"]))
+
+
+def test_what_no_input_decides_is_no_failure(tmp_path: Path) -> None:
+    """The suite says of it that it was not run."""
+    right = tmp_path / "right.py"
+    right.write_text(FEW_MODES, encoding="utf-8")
+    with together.pool(1) as pool:
+        found = pool.submit(its_verdicts, str(right)).result()
+    outcome = run_suite("--backend", right, "--dtype", "bfloat16", "--profile", "quick", "--seed", 3)
+    not_run = [test for test, how in outcome.tests("aggregate").items() if how == "not run"]
+    assert [verdict.test for verdict in found if verdict.undecided] == not_run != []
+    assert not any(verdict.failure for verdict in found)
+    assert outcome.status == 0
+
+
 def test_there_are_all_of_these() -> None:
     assert SOME.items() <= {(edit.operation, edit.name) for edit in EDITS}
 

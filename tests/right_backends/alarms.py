@@ -32,7 +32,8 @@ from tests.harness import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
-Found = dict[str, tuple[int, list[str]]]
+UNDECIDED = "Tests that no input decided in so few bits, and under how many seeds"
+Found = dict[str, tuple[int, list[str], list[str]]]
 JUDGES = digest(
     behaviour(ROOT / "conformance", ROOT / "reference"), *(f"{name} {version(name)}" for name in PACKAGES)
 )
@@ -51,20 +52,23 @@ class Trial:
     tests: int
     alarms: tuple[str, ...]
     """The tests that failed, and how."""
+    undecided: tuple[str, ...]
+    """The tests that no input decided: the suite says of them that they were not run."""
     day: str
     """When it was run, in ISO 8601."""
 
 
 def side_by_side(names: tuple[str, ...], dtype: str, profile: str, seed: int) -> Found:
-    """Run the suite on some styles: of each, how many tests judged it, and which it failed."""
+    """Run the suite on some styles: how many tests judged each, which it failed, which nothing decided."""
     backends = {name: _backend(name) for name in names}
-    found: Found = {name: (0, []) for name in names}
+    found: Found = {name: (0, [], []) for name in names}
     for verdict in together.verdicts(backends, dtype, profile, seed, passed=PASSED):
-        count, alarms = found[verdict.backend]
-        found[verdict.backend] = (
-            count + 1,
-            alarms + ([f"{verdict.test}: {verdict.story}"] if verdict.failure else []),
-        )
+        count, alarms, undecided = found[verdict.backend]
+        if verdict.failure:
+            alarms.append(f"{verdict.test}: {verdict.story}")
+        if verdict.undecided:
+            undecided.append(verdict.test)
+        found[verdict.backend] = count + (not verdict.undecided), alarms, undecided
     _forget_programs()
     return found
 
@@ -118,8 +122,8 @@ def _run(
 
 
 def _trial(style: Style, dtype: str, seed: int, known: Sequence[Any]) -> Trial:
-    tests, alarms, day = known
-    return Trial(style, dtype, seed, tests, tuple(alarms), day)
+    tests, alarms, undecided, day = known
+    return Trial(style, dtype, seed, tests, tuple(alarms), tuple(undecided), day)
 
 
 def _in_time(until: float, *run: Any) -> Found | None:
@@ -193,6 +197,12 @@ def by_style(done: list[Trial]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame([{"style": "", **total}], index=["all"])]).rename_axis("backend")
 
 
+def undecided(done: list[Trial]) -> pd.DataFrame:
+    """Tests that no input decided, a line for each backend, and under how many seeds."""
+    lines = [(trial.style.module, test) for trial in done for test in trial.undecided]
+    return pd.DataFrame(lines, columns=["backend", "test"]).value_counts(sort=False).to_frame("seeds")
+
+
 def _days(done: list[Trial]) -> str:
     """From when to when they were run."""
     days = sorted({one.day for one in done})
@@ -225,10 +235,13 @@ def main(argv: list[str] | None = None) -> int:
     for one in done:
         for alarm in one.alarms:
             print(f"false alarm: {one.style.module} in {one.dtype}, seed {one.seed}: {alarm}")
+    if any(one.undecided for one in done):
+        print(UNDECIDED, undecided(done).to_string(), sep="\n")
     if arguments.write:
         how = shlex.join(["python3", "dev.py", "alarms", *words])
         title = f"Right backends that the suite accuses (false alarms / runs with a seed each, {_days(done)})"
-        (Path(arguments.write) / PAGE).write_text(page(title, how, by_style(done)), encoding="utf-8")
+        text = page(title, how, by_style(done), UNDECIDED, undecided(done))
+        (Path(arguments.write) / PAGE).write_text(text, encoding="utf-8")
     return 1 if any(one.alarms for one in done) else 0
 
 

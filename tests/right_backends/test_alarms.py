@@ -21,7 +21,7 @@ DTYPES = ["float64", "float32"]
 
 
 def ran(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
-    return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else (), "2026-11-29")
+    return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else (), (), "2026-11-29")
 
 
 def run(seeds: range, record: Record | None, until: float = math.inf) -> list[alarms.Trial]:
@@ -81,3 +81,10 @@ def test_every_cell_says_how_many_seeds_it_had() -> None:
     assert table.loc[TWO[0].module, "float64"] == "1 / 3"
     assert table.loc[TWO[1].module, "float32"] == "0 / 1"
     assert list(table.loc["all", DTYPES]) == ["1 / 3", "0 / 1"]
+
+
+def test_what_nothing_decided_is_counted_by_test() -> None:
+    once, never = ran(TWO[0], "float16", "quick", 0), ran(TWO[1], "float16", "quick", 0)
+    done = [replace(once, undecided=("a", "b")), replace(once, undecided=("b",), seed=2), never]
+    table = alarms.undecided(done)
+    assert table.to_dict()["seeds"] == {(TWO[0].module, "a"): 1, (TWO[0].module, "b"): 2}
