@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { attempt, told } from "./judge.mjs";
 
 const SCHEMA = 1;
 const [folder, path] = process.argv.slice(2);
@@ -26,92 +27,6 @@ async function load(url) {
     const place = `${error?.stack}`.split("\n").find((line) => line.includes(`${url}:`)) ?? "";
     const hint = error instanceof SyntaxError ? ` (node --check ${path} shows where)` : place;
     return stop(`${path} cannot be imported: ${error}${hint}`);
-  }
-}
-
-function number(text) {
-  if (!text.includes("x")) return { nan: NaN, inf: Infinity, "-inf": -Infinity }[text];
-  const [, sign, whole, fraction = "", exponent] = /^(-?)0x([01])(?:\.([0-9a-f]+))?p([+-]\d+)$/.exec(text);
-  return (sign ? -1 : 1) * parseInt(whole + fraction, 16) * 2 ** (exponent - 4 * fraction.length);
-}
-
-const integer = (text) => (Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
-
-function array({ type, shape, data }) {
-  if (type === "none") return null;
-  const rows = (flat, n) => Array.from({ length: flat.length / n }, (_, k) => flat.slice(k * n, (k + 1) * n));
-  const read = { float: number, int: integer, bool: Boolean }[type];
-  return shape.reduceRight(rows, data.map((value) => read(value)))[0];
-}
-
-const dot = (x, y) => x.reduce((sum, value, k) => sum + value * y[k], 0);
-const product = (matrix) => (vector) => matrix.map((row) => dot(row, vector));
-const FUNCTIONS = {
-  matvec: ({ matrix }) => product(matrix),
-  evaluate: ({ matrix, slope, parameters }) => (candidate) => {
-    const step = candidate.map((x, k) => x - parameters[k]);
-    const kl = dot(step, product(matrix)(step)) / 2;
-    return [dot(slope, step) - kl, kl];
-  },
-};
-
-const option = ({ type, value = null }) => (type === "float" ? number(value) : value);
-
-function call(target, names, given, ...before) {
-  const pairs = (entries, decode) => Object.fromEntries(Object.entries(entries).map(([k, x]) => [k, decode(x)]));
-  const arrays = pairs(given.arguments, array);
-  const options = pairs(given.options, option);
-  return target(...before, ...names.map((name) => FUNCTIONS[name]?.(arrays) ?? arrays[name]), options);
-}
-
-const shapeOf = (x) => (Array.isArray(x) ? [x.length, ...shapeOf(x[0])] : []);
-
-// Returns what is wrong with an answer, and keeps count of the elements that were decided.
-function judge(got, { shape, positions, low, high }, what, seen) {
-  if (`${shapeOf(got)}` !== `${shape}`) return `${what} has shape [${shapeOf(got)}], expected [${shape}]`;
-  const flat = [got].flat(Infinity);
-  seen.elements += positions.length;
-  for (const [k, at] of positions.entries()) {
-    if (low[k] === null) continue;
-    seen.decided += 1;
-    const [lowest, highest] = [number(low[k]), number(high[k])];
-    const inside = typeof flat[at] === "number" && lowest <= flat[at] && flat[at] <= highest;
-    if (!inside) return `${what}, element ${at}: got ${flat[at]}, permitted ${lowest} to ${highest}`;
-  }
-}
-
-function verdict(given, file, operation, gradient) {
-  const seen = { calls: 0, elements: 0, decided: 0 };
-  let wrong;
-  if (given.result) {
-    const got = call(operation, file.call, given);
-    seen.calls += 1;
-    wrong = judge(file.keys.length ? file.keys.map((key) => got[key]) : got, given.result, "result", seen);
-  }
-  if (given.gradients && gradient) {
-    const got = call(gradient, file.call, given, array(given.upstream));
-    seen.calls += 1;
-    for (const [name, permitted] of Object.entries(given.gradients))
-      wrong ??= judge(got[name], permitted, `gradient in ${name}`, seen);
-  }
-  if (wrong) return ["failed", wrong];
-  if (!seen.calls) return ["skipped"];
-  return [seen.decided || !seen.elements ? "passed" : "undecided"];
-}
-
-// Where a case comes from and how it was called, which is what its verdict is about.
-function told(k, { region, clauses, options }, why) {
-  const shown = (x) => (typeof x === "number" ? x : JSON.stringify(x));
-  const given = Object.entries(options).map(([name, x]) => `${name}=${shown(option(x))}`);
-  const called = given.length ? `options ${given.join(", ")}` : "no options";
-  return `\n  case ${k}, region ${region}, ${clauses.join(", ")}\n  ${called}\n  ${why}`;
-}
-
-function attempt(...parts) {
-  try {
-    return verdict(...parts);
-  } catch (error) {
-    return error.name === "NotImplementedError" ? ["skipped"] : ["failed", `${error}`];
   }
 }
 
