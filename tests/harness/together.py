@@ -292,9 +292,9 @@ def verdicts(
                 failure = _failure(test, run)
                 if failure and (until_failure or test.is_smoke or operation in backend.out_of_service):
                     del asked[name]
-                undecided = not (failure or run.tally.executed)
-                if not (undecided and (run.tally.limited or run.tally.unclear)):
-                    yield Verdict(name, identity, test.clauses(operation), failure, undecided)
+                judged, declined = failure or run.tally.executed, run.tally.limited or run.tally.unclear
+                if judged or not declined:
+                    yield Verdict(name, identity, test.clauses(operation), failure, undecided=not judged)
 
 
 def _failure(test: Test, run: Run) -> BaseException | None:

@@ -32,7 +32,7 @@ from tests.harness import together
 from tests.right_backends.styles import ALL, STYLES, Style
 
 PAGE = "right-backends.md"
-UNDECIDED = "Tests that no input decided in so few bits, and under how many seeds"
+UNDECIDED = "Tests that no input decided, and under how many seeds: no alarm, they count as not run"
 Found = dict[str, tuple[int, list[str], list[str]]]
 JUDGES = digest(
     behaviour(ROOT / "conformance", ROOT / "reference"), *(f"{name} {version(name)}" for name in PACKAGES)
@@ -197,7 +197,7 @@ def by_style(done: list[Trial]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame([{"style": "", **total}], index=["all"])]).rename_axis("backend")
 
 
-def undecided(done: list[Trial]) -> pd.DataFrame:
+def by_test(done: list[Trial]) -> pd.DataFrame:
     """Tests that no input decided, a line for each backend, and under how many seeds."""
     lines = [(trial.style.module, test) for trial in done for test in trial.undecided]
     return pd.DataFrame(lines, columns=["backend", "test"]).value_counts(sort=False).to_frame("seeds")
@@ -212,6 +212,42 @@ def _days(done: list[Trial]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the right backends and print the false alarms; the status is 1 when there was one."""
     words = sys.argv[1:] if argv is None else argv
+    arguments = _arguments(words)
+    styles = tuple(style for style in STYLES if not arguments.style or style.module in arguments.style)
+    dtypes = arguments.dtype or list(ALL)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    until = time.monotonic() + 60 * arguments.minutes
+    signal.signal(signal.SIGTERM, _interrupt)
+    record = Record(Path(arguments.record) if arguments.record else None)
+    done = until_stopped(trials(styles, dtypes, arguments.profile, seeds, arguments.processes, until, record))
+    _tell(done)
+    if arguments.write:
+        text = _page(done, shlex.join(["python3", "dev.py", "alarms", *words]))
+        (Path(arguments.write) / PAGE).write_text(text, encoding="utf-8")
+    return 1 if any(one.alarms for one in done) else 0
+
+
+def _tell(done: list[Trial]) -> None:
+    """Print what was run, each false alarm, and what nothing decided."""
+    print("false alarms / runs")
+    print(by_style(done).to_string())
+    for one in done:
+        for alarm in one.alarms:
+            print(f"false alarm: {one.style.module} in {one.dtype}, seed {one.seed}: {alarm}")
+    if any(one.undecided for one in done):
+        print(UNDECIDED, by_test(done).to_string(), sep="\n")
+
+
+def _page(done: list[Trial], how: str) -> str:
+    """The page that --write makes."""
+    title = f"Right backends that the suite accuses (false alarms / runs with a seed each, {_days(done)})"
+    parts: list[str | pd.DataFrame] = [by_style(done)]
+    if any(one.undecided for one in done):
+        parts += [UNDECIDED, by_test(done)]
+    return page(title, how, *parts)
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py alarms", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1, help="run with so many seeds (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
@@ -222,27 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--record", metavar="FILE", help="keep results here, and go on from what it holds")
     parser.add_argument("--write", metavar="DIR", help="write the table into this folder")
-    arguments = parser.parse_args(words)
-    styles = tuple(style for style in STYLES if not arguments.style or style.module in arguments.style)
-    dtypes = arguments.dtype or list(ALL)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    until = time.monotonic() + 60 * arguments.minutes
-    signal.signal(signal.SIGTERM, _interrupt)
-    record = Record(Path(arguments.record) if arguments.record else None)
-    done = until_stopped(trials(styles, dtypes, arguments.profile, seeds, arguments.processes, until, record))
-    print("false alarms / runs")
-    print(by_style(done).to_string())
-    for one in done:
-        for alarm in one.alarms:
-            print(f"false alarm: {one.style.module} in {one.dtype}, seed {one.seed}: {alarm}")
-    if any(one.undecided for one in done):
-        print(UNDECIDED, undecided(done).to_string(), sep="\n")
-    if arguments.write:
-        how = shlex.join(["python3", "dev.py", "alarms", *words])
-        title = f"Right backends that the suite accuses (false alarms / runs with a seed each, {_days(done)})"
-        text = page(title, how, by_style(done), UNDECIDED, undecided(done))
-        (Path(arguments.write) / PAGE).write_text(text, encoding="utf-8")
-    return 1 if any(one.alarms for one in done) else 0
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

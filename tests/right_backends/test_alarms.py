@@ -20,6 +20,14 @@ DTYPES = ["float64", "float32"]
 [SMALL] = [style for style in STYLES if style.module == "torch_reward"]
 
 
+@pytest.fixture
+def _signal() -> Iterator[None]:
+    """What a signal does to this process is as before again."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def ran(style: Style, dtype: str, profile: str, seed: int) -> alarms.Trial:
     return alarms.Trial(style, dtype, seed, 1, ("a test",) if seed == 1 else (), (), "2026-11-29")
 
@@ -51,14 +59,12 @@ def test_stopped_by_hand() -> None:
     assert [one.style for one in alarms.until_stopped(running())] == [*TWO]
 
 
+@pytest.mark.usefixtures("_signal")
 def test_stopped_by_a_signal_and_another_one() -> None:
-    before = signal.signal(signal.SIGTERM, alarms._interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, alarms._interrupt)
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_what_xla_has_compiled_is_forgotten() -> None:
@@ -83,8 +89,23 @@ def test_every_cell_says_how_many_seeds_it_had() -> None:
     assert list(table.loc["all", DTYPES]) == ["1 / 3", "0 / 1"]
 
 
+@pytest.mark.usefixtures("_signal")
+def test_the_page_has_what_was_undecided(tmp_path: Path) -> None:
+    """What is on record is written out; the section is there where it says something."""
+    file = tmp_path / "record"
+    words = ["--profile", "quick", "--style", SMALL.module, "--dtype", "float32", "--minutes", "0"]
+    key = alarms._key(SMALL, "float32", "quick", 0)
+    for number, undecided in enumerate([[], ["a test"]]):
+        record = Record(file.with_suffix(f".{number}"))
+        record.put(key, (20, [], undecided, "2026-11-30"))
+        assert alarms.main([*words, "--record", str(record.path), "--write", str(tmp_path)]) == 0
+        text = (tmp_path / alarms.PAGE).read_text(encoding="utf-8")
+        assert "0 / 1" in text
+        assert (alarms.UNDECIDED in text) == ("a test" in text) == bool(undecided)
+
+
 def test_what_nothing_decided_is_counted_by_test() -> None:
     once, never = ran(TWO[0], "float16", "quick", 0), ran(TWO[1], "float16", "quick", 0)
     done = [replace(once, undecided=("a", "b")), replace(once, undecided=("b",), seed=2), never]
-    table = alarms.undecided(done)
+    table = alarms.by_test(done)
     assert table.to_dict()["seeds"] == {(TWO[0].module, "a"): 1, (TWO[0].module, "b"): 2}
