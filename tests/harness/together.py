@@ -5,6 +5,7 @@ answers, as long as nothing fails. So the first backend's inputs are those of th
 What only tells how good an answer is (the grade) is left out.
 """
 
+import gc
 import inspect
 import multiprocessing
 import pickle
@@ -256,6 +257,8 @@ def prepare() -> None:
     _everywhere("grade", oracle.grade, lambda case, got: 0.0)
     settings.register_profile("unshrunk", phases=[Phase.generate])
     settings.load_profile("unshrunk")
+    gc.freeze()  # what is imported stays, and is not looked through again and again
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _everywhere(name: str, original: Any, replacement: Any) -> None:
