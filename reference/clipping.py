@@ -7,6 +7,9 @@ Shapes: B rows, T positions. Log-probabilities are in nats, ratios are dimension
 the units of the advantage.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from reference import checks, numbers
@@ -91,10 +94,37 @@ def policy_ratio_gradient(
     >>> policy_ratio_gradient(ones, [[0.0, -1.0]], [[-1.0, 0.0]], mask, ratio_level="sequence-token")
     array([[1., 1.]])
     """
+    levels: Any = {"ratio_level": ratio_level, "log_ratio_clip": log_ratio_clip}
+    return policy_ratio_chain((upstream,), logprobs, old_logprobs, mask, **levels)
+
+
+def policy_ratio_chain(
+    factors: Sequence[Array],
+    logprobs: Array,
+    old_logprobs: Array,
+    mask: Mask,
+    *,
+    ratio_level: str,
+    log_ratio_clip: Scalar | None,
+    halvings: int = 0,
+) -> Array:
+    """:func:`policy_ratio_gradient` with an upstream that is a product of `factors`, each (B, T).
+
+    They may be multiplied in any order, the ratio among them, and halved on the way as
+    :func:`reference.numbers.product` says.
+
+    Examples
+    --------
+    >>> mask, twos = np.array([[True, True]]), np.full((1, 2), 2.0)
+    >>> levels = {"ratio_level": "token", "log_ratio_clip": None}
+    >>> policy_ratio_chain([twos, twos], [[0.0, 0.0]], [[0.0, 0.0]], mask, **levels)
+    array([[4., 4.]])
+    """
     log_ratio = _log_ratio(logprobs, old_logprobs, mask, ratio_level, log_ratio_clip)
-    upstream = checks.real_array("upstream", upstream, log_ratio.shape, like="logprobs")
+    factors = [checks.real_array("upstream", x, log_ratio.shape, like="logprobs") for x in factors]
     mask, nothing = np.asarray(mask), numbers.zeros(log_ratio.shape, like=log_ratio)
-    slope = upstream * numbers.exp(_clamped(log_ratio, log_ratio_clip))
+    ratio = numbers.exp(_clamped(log_ratio, log_ratio_clip))
+    slope = numbers.product(*factors, ratio, halvings=halvings)
     slope = numbers.where(mask, _inside(log_ratio, slope, log_ratio_clip), nothing)
     if ratio_level == "sequence":
         slope = numbers.where(mask, _row_means(slope, mask), nothing)

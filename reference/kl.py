@@ -112,7 +112,8 @@ def kl_estimate_gradient(
     log_ratio = _log_ratio(logprobs, ref_logprobs, estimator, log_ratio_clip, value_clip)
     upstream = checks.real_array("upstream", upstream, log_ratio.shape, like="logprobs")
     clamped = _clamped(log_ratio, log_ratio_clip)
-    gradient = upstream * SLOPES[estimator](clamped)
+    halvings = 1 if estimator == "k2" else 0  # that of half a square
+    gradient = numbers.product(upstream, SLOPES[estimator](clamped), halvings=halvings)
     gradient = _stopped(gradient, log_ratio, log_ratio_clip)
     return _stopped(gradient, ESTIMATORS[estimator](clamped), value_clip)
 

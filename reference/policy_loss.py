@@ -222,11 +222,17 @@ def policy_loss(
     ratio = clipping.policy_ratio(
         logprobs, old_logprobs, mask, ratio_level=ratio_level, log_ratio_clip=log_ratio_clip
     )
-    objective = clipping.clipped_objective(
-        ratio, advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
-    )
+
+    def objectives(weighted: Array) -> Array:
+        """Of a token's advantage, or of what a weight, which is at least 0, makes of it."""
+        return clipping.clipped_objective(
+            ratio, weighted, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
+        )
+
+    objective = objectives(advantages)
     if rollout_weights is not None:
-        objective = rollout_weights * objective
+        folded = rollout_weights * advantages
+        objective = numbers.either(rollout_weights * objective, lambda: objectives(folded))
     checks.choice("aggregation", aggregation, MODES)
     return aggregate(-objective, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows)
 
@@ -264,13 +270,12 @@ def policy_loss_gradient(
     slope = clipping.clipped_slope(
         ratio, advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
     )
-    if rollout_weights is not None:
-        slope = rollout_weights * slope
     checks.choice("aggregation", aggregation, MODES)
     shares = aggregate_gradient(
         upstream, slope, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows
     )
-    return clipping.policy_ratio_gradient(-slope * shares, logprobs, old_logprobs, mask, **levels)
+    factors = [-slope, shares] if rollout_weights is None else [rollout_weights, -slope, shares]
+    return clipping.policy_ratio_chain(factors, logprobs, old_logprobs, mask, halvings=1, **levels)
 
 
 def policy_metrics(
@@ -394,8 +399,8 @@ def kl_penalty_loss_gradient(
     advantages, _ = _constants(logprobs, advantages, mask, None)
     checks.real_array("kl", kl, advantages.shape, like="logprobs")
     shares = aggregate_gradient(upstream, advantages, mask, mode=aggregation)
-    through_ratio = clipping.policy_ratio_gradient(
-        -advantages * shares, logprobs, old_logprobs, mask, log_ratio_clip=None
+    through_ratio = clipping.policy_ratio_chain(
+        [-advantages, shares], logprobs, old_logprobs, mask, ratio_level="token", log_ratio_clip=None
     )
     return through_ratio, kl_coef * shares
 

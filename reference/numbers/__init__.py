@@ -17,6 +17,8 @@ The number system is that of the arguments: the functions below look at the elem
 
 import sys
 from collections.abc import Callable
+from functools import partial, reduce
+from operator import mul
 from types import ModuleType
 from typing import Any
 
@@ -118,6 +120,21 @@ def minimum(x: Operand, y: Operand) -> Array:
     return _elementwise("minimum", x, y)
 
 
+def product(*factors: Any, halvings: int = 0) -> Array:
+    """Product of several numbers. On balls, an enclosure of what every order of multiplication may give.
+
+    Automatic differentiation also halves a product on its way and makes it whole again, where it shares a
+    slope between the two sides of a tie or takes that of half a square: `halvings` times at most. A half is
+    exact but below the normal range of a format.
+    """
+    result: Array = reduce(mul, factors)
+    system = system_of(*factors)
+    if system not in (balls, dyadics):
+        return result
+    in_any_order = np.frompyfunc(partial(system.multiplied, halvings), 1 + len(factors), 1)
+    return np.asarray(in_any_order(result, *factors))[()]
+
+
 def clip(x: Operand, low: Operand, high: Operand) -> Array:
     """The point of [low, high] that is nearest to x."""
     return minimum(maximum(x, low), high)
@@ -216,6 +233,11 @@ def same(x: Array, other: Callable[[], Array]) -> Array:
     if system_of(x) is not dyadics:
         return x
     return np.asarray(np.frompyfunc(dyadics.as_exact_as, 2, 1)(x, other()))[()]
+
+
+def either(x: Array, other: Callable[[], Array]) -> Array:
+    """As `same`, where another formula may lose more than balls have room for: they take the hull of both."""
+    return where(None, x, other()) if system_of(x) is balls else same(x, other)
 
 
 def logsumexp(x: Array, axis: int = -1) -> Array:

@@ -259,6 +259,28 @@ def total(terms: list[Any]) -> Ball:
     return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
 
 
+def multiplied(halvings: int, product: Ball, *factors: Any) -> Ball:
+    """A product that is known in one order, and may be taken in any, halved so often on the way.
+
+    What underflows is multiplied by all factors that come later, the largest ones at worst: none after the
+    last multiplication, one after that before, and in each of 2^halvings parts all but one after a half.
+    """
+    rounding = product.rounding
+    if rounding is None or product.value.is_zero() or not product.value.is_finite():
+        return product
+    values = [_interval(factor) for factor in factors]
+    lost, later = ZERO, arb(1)
+    for size in sorted((max(value.abs_upper(), arb(1)) for value in values), reverse=True)[:-1]:
+        lost += later
+        later *= size
+    lost = 2**halvings * (lost + halvings * later) * rounding.absolute
+    if not rounding.format.flushed:
+        lost /= 2  # what is rounded to nearest is half a spacing off
+    exact = math.prod(values, start=arb(1))
+    value = (exact + lost) * (1 + rounding.relative) ** (len(values) - 1)
+    return Ball(_hull(product.value, value), rounding)
+
+
 def in_any_order(sums: list[Ball], terms: list[Any], discount: Any) -> list[Ball]:
     """Sums S_t = Σ_l d^l x_{t+l} that are known as x_t + d · S_{t+1}, and may be added up term by term.
 

@@ -129,6 +129,12 @@ def total(terms: list[Dyadic]) -> Dyadic:
     return sum(terms, number(0))
 
 
+def multiplied(halvings: int, product: Dyadic, *_factors: Any) -> Dyadic:
+    """A product of factors that may be halved so often on the way; of their order it knows already."""
+    low = product.low - halvings if product.size else product.low
+    return Dyadic(product.units, product.exponent, product.size, low, product.high)
+
+
 def square(x: Dyadic) -> Dyadic:
     """x squared."""
     return x * x

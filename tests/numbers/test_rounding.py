@@ -1,5 +1,6 @@
 """Rounding balls hold what NumPy and ml_dtypes compute: single operations, sums, whole formulas."""
 
+import itertools
 import operator
 from collections.abc import Callable
 from fractions import Fraction
@@ -159,6 +160,54 @@ def test_sums_in_every_order(form: Format, seed: int, count: int, cancels: bool,
     results = [method(order, operator.add) for order in orders for method in (one_by_one, pairwise)]
     results.append(np.sum(np.array(terms, dtype=DTYPES[form.name])))
     assert all(held(permitted, float(result), form) for result in results)
+
+
+def near_underflow(form: Format, seed: int) -> FloatArray:
+    """Four factors: the first at the bottom of the format, the others of moderate size."""
+    rng = np.random.default_rng(seed)
+    exponents = rng.integers(-2, 5, 4) + rng.integers(0, form.precision + 2) * np.array([1, 0, 0, 0])
+    return form.round(rng.normal(size=4) * 2.0**exponents * np.array([form.subnormal, 1, 1, 1]))
+
+
+def products(factors: FloatArray, dtype: np.dtype[Any], halvings: int) -> set[float]:
+    """What multiplication gives in every order, halved so often at every place, and made whole at last."""
+    found = set()
+    half, two = np.array([0.5, 2.0]).astype(dtype)
+    for order in itertools.permutations(factors.astype(dtype)):
+        for places in itertools.combinations_with_replacement(range(len(order)), halvings):
+            result = dtype.type(1.0)
+            for place, factor in enumerate(order):
+                result = result * factor
+                for _ in range(places.count(place)):
+                    result = result * half
+            for _ in range(halvings):
+                result = result * two
+            found.add(float(result))
+    return found
+
+
+@every_format
+@pytest.mark.parametrize("halvings", [0, 1, 2])
+@examples(20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_products_in_every_order(form: Format, halvings: int, seed: int) -> None:
+    factors = near_underflow(form, seed)
+    permitted: Any = numbers.product(*balls.array(factors, balls.Rounding(form, IEEE)), halvings=halvings)
+    assert all(held(permitted, got, form) for got in products(factors, DTYPES[form.name], halvings))
+
+
+def test_the_order_of_a_product_matters_where_it_underflows() -> None:
+    """Half of 2**-24 is 0 in float16, and twice that too; above the normal range a half is exact."""
+    form = FORMATS["float16"]
+    rounding = balls.Rounding(form, IEEE)
+    tiny, two = balls.array([form.subnormal, 2.0], rounding)
+    for halvings, held_multiples in enumerate(((1.0, 2.0, 3.0), (0.0, 2.0, 5.0))):
+        permitted: Any = numbers.product(tiny, two, halvings=halvings)
+        assert all(encloses(permitted, k * form.subnormal) for k in held_multiples)
+        assert not encloses(permitted, (held_multiples[-1] + 0.1) * form.subnormal)
+    plain, halved = two * two, numbers.product(two, two, halvings=1)
+    assert encloses(plain, 4 * (1 + form.unit_roundoff))
+    assert not encloses(halved, 4 * (1 + 1.01 * form.unit_roundoff))
 
 
 @every_format

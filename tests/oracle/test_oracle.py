@@ -1,10 +1,12 @@
 """The oracle: what it permits is neither everything nor less than a correct computation gives."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conformance.cases import Case, ordinary
 from conformance.operations import OPERATIONS
@@ -154,6 +156,70 @@ def test_upstream_may_multiply_last() -> None:
     slopes = permitted_gradients(case, np.array(1000.0))["logprobs"]
     assert slopes.distance((0, 0), 0.0) <= 1.0
     assert slopes.distance((0, 0), -3 * tiny) > 1.0
+
+
+def test_a_tie_may_be_shared_in_halves() -> None:
+    """Inside the clip range both products of the minimum are equal, and autograd takes half of each.
+
+    In float16, in units of 2**-24: a sixth of the weight 17 is 2.83, so 3, and its halves are 2 each. Twenty
+    times that, twice, is 80. Without halves it is 60.
+    """
+    unit, nothing, ones = 2.0**-24, np.zeros((1, 6)), np.ones((1, 6))
+    rows = dict(zip(ORDER, (nothing, nothing, 20 * ones, ones > 0, 17 * unit * ones), strict=True))
+    options = {"clip_low": 0.2, "clip_high": 0.2}
+    case = Case("policy_loss", rows, options, "float16", "extremes")
+    logprobs, weights = (torch.tensor(rows[k], dtype=torch.float16) for k in ("logprobs", "rollout_weights"))
+    ratio = logprobs.requires_grad_().exp()
+    loss = -(torch.minimum(20 * ratio, 20 * ratio.clamp(0.8, 1.2)) * weights).sum() / 6
+    (found,) = torch.autograd.grad(loss, [logprobs])
+    assert found[0, 0].item() == -80 * unit
+    slopes = permitted_gradients(case, np.array(1.0))["logprobs"]
+    assert slopes.distance((0, 0), -80 * unit) <= 1.0
+    assert slopes.distance((0, 0), -125 * unit) > 1.0
+
+
+def test_a_weight_may_multiply_the_advantage_first() -> None:
+    """In float16, in units of 2**-24: a tenth of a weight of 17 is 1.7, so 2; e⁵ makes it 297, not 252."""
+    unit, one = 2.0**-24, np.ones((1, 1))
+    weight, advantage = one * 17 * unit, FORMATS["float16"].round(one / 10)
+    rows = dict(zip(ORDER, (one * 5, one * 0, advantage, one > 0, weight), strict=True))
+    case = Case("policy_loss", rows, {"clip_low": 0.2, "clip_high": 1e3}, "float16", "extremes")
+    folded = np.float16(weight[0, 0]) * np.float16(advantage[0, 0]) * np.exp(np.float16(5))
+    assert 296 * unit < folded < 298 * unit
+    assert permitted(case).distance((), -float(folded)) <= 1.0
+    assert permitted(case).distance((), -480 * unit) > 1.0
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "upstream", "tokens", "formula", "gives", "beyond"),
+    [
+        ("value_loss", {"clip": None}, 40.0, 30, lambda x: (x**2 / 2).sum() / 30, 0, 36),
+        ("value_loss", {"clip": 1.0}, 75.0, 30, lambda x: (torch.maximum(x**2, x**2) / 2).sum() / 30, 0, 80),
+        ("kl_estimate", {"estimator": "k2"}, 1.0, 1, lambda x: x**2 / 2, 0, 22),
+        ("kl_estimate", {"estimator": "k1"}, 3.0, 1, lambda x: x, 3, 4.5),
+    ],
+)
+def test_half_a_square_is_halved_and_a_tie_of_two_once_more(
+    operation: str,
+    options: dict[str, Any],
+    upstream: float,
+    tokens: int,
+    formula: Callable[[torch.Tensor], torch.Tensor],
+    gives: float,
+    beyond: float,
+) -> None:
+    """In float16, in units of 2**-24: a thirtieth of 40 is 1 and of 75 is 2, and half of 1 is 0."""
+    unit, error, nothing = 2.0**-24, np.full((1, tokens), 10.0), np.zeros((1, tokens))
+    values = {"values": error, "old_values": error, "returns": nothing, "mask": error > 0}
+    rows = values if operation == "value_loss" else {"logprobs": error, "ref_logprobs": nothing}
+    case = Case(operation, rows, options, "float16", "extremes")
+    given = np.full(OPERATIONS[operation].result_shape(rows), upstream * unit)
+    x = torch.tensor(error, dtype=torch.float16, requires_grad=True)
+    (found,) = torch.autograd.grad(formula(x), [x], torch.tensor(given, dtype=torch.float16))
+    assert found[0, 0].item() == gives * unit
+    (slope,) = permitted_gradients(case, given).values()
+    assert slope.distance((0, 0), gives * unit) <= 1.0
+    assert slope.distance((0, 0), beyond * unit) > 1.0
 
 
 ORDER = [argument.name for argument in OPERATIONS["policy_loss"].arguments]
