@@ -13,6 +13,10 @@ Indices = np.typing.NDArray[np.int64]
 """Integers that index something: token ids."""
 
 
+LARGEST = int(np.finfo(np.float64).max)
+"""The largest integer that is a float64."""
+
+
 def real_array(name: str, x: Any, shape: tuple[int | None, ...], like: str = "") -> Array:
     """Check an array of real numbers and return it as float64 (or as the objects that it holds).
 
@@ -135,7 +139,10 @@ def function(name: str, x: Any) -> None:
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+    """Whether x is a plain number, and one that float64 has room for."""
+    if isinstance(x, int):
+        return not isinstance(x, bool) and abs(x) <= LARGEST
+    return isinstance(x, float | np.integer | np.floating)
 
 
 def _is_object(x: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch_impl.gae
 from reference import gae as reference
 from reference.numbers import balls
+from reference.value_loss import value_loss
 
 NAN, INFINITY = float("nan"), float("inf")
 SHAPE = (2, 3)
@@ -228,6 +229,25 @@ def test_reference_refuses_tensors_that_it_cannot_read(operation: str, name: str
     for unreadable in (tensor.clone().requires_grad_(), tensor.to(torch.bfloat16), tensor.to("meta")):
         message = refusal(IMPLEMENTATIONS["reference"], operation, arguments={name: unreadable})
         assert message.startswith(f"{name} must be an array of real numbers, got Tensor tensor(")
+
+
+@every_real_array
+def test_reference_refuses_integers_beyond_float64(operation: str, name: str) -> None:
+    huge = np.full(arrays(operation)[name].shape, 10**400, dtype=object).tolist()
+    message = refusal(IMPLEMENTATIONS["reference"], operation, arguments={name: huge})
+    assert message.startswith(f"{name} must be an array of real numbers, got list [")
+    assert "[1000" in message
+
+
+def test_options_refuse_integers_beyond_float64() -> None:
+    one, mask = np.ones((1, 1)), np.ones((1, 1), dtype=bool)
+    given: list[dict[str, Any]] = [
+        {"clip": 10**400},
+        {"horizon": 10**400, "aggregation": "seq-mean-token-sum-norm"},
+    ]
+    for options in given:
+        with pytest.raises(ValueError, match=r"must be a finite number .*, got int 1000"):
+            value_loss(one, one, one, mask, **options)
 
 
 @both
