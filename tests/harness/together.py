@@ -158,6 +158,11 @@ class Shared(Run):
             MEMORY.judged[key] = allowed, self.decided
         self.decided = before or MEMORY.judged[key][1]
 
+    def upstream(self, case: Case, seed: int | None = None) -> np.ndarray:
+        """As the suite does, once for each case."""
+        found: np.ndarray = MEMORY.once(super().upstream)(case, seed)
+        return found
+
     def at(self, check: Callable[[Case], None], *given: Case) -> None:
         """As the suite does, once for each backend."""
         for case in given:

@@ -145,13 +145,18 @@ class Campaign:
         return sorted(done, key=lambda one: place[one.mutant.id])
 
     def _run(self, new: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
-        """What the suite may see at once goes through it first, what is about refusals after other tests."""
+        """What the suite may see at once goes through it first, what is about refusals after other tests.
+
+        That the suite has not seen a mutant is put on record too: it goes to the other tests next time.
+        """
         beside_others = [m for m in new if m.package == beside.PACKAGE and not checks(m)]
+        beside_others = [m for m in beside_others if self.record.get(_beside(m)) != self.code]
         left = [m for m in new if m not in beside_others]
         for one in self._side_by_side(beside_others, processes, until):
             if one.seen_by:
                 yield one
             else:
+                self.record.put(_beside(one.mutant), self.code)
                 left.append(one.mutant)
         late = []
         for one in self._one_by_one(left, processes, until):
@@ -200,6 +205,10 @@ def _batches(some: list[Mutant]) -> list[list[Mutant]]:
 
 def _key(mutant: Mutant) -> str:
     return f"{mutant.id} {digest(mutant.text)[:16]}"
+
+
+def _beside(mutant: Mutant) -> str:
+    return f"{_key(mutant)} beside others"
 
 
 def _texts(project: Path, package: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A few mutants of every kind are killed, an unchanged project is not, and nothing else is a verdict."""
 
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,27 @@ def test_a_survivor_on_record_is_run_again_by_other_tests(project: Path) -> None
     assert now.recorded(mutant) == Trial(mutant, "", 2.0)
     with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
         assert Campaign(tree, LIMIT, record=record).recorded(mutant) is None
+
+
+def test_what_the_suite_has_not_seen_goes_to_the_other_tests(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not asked of the suite again after an interruption, but is where the project has changed."""
+    mutant, record = chosen("torch_impl.kl:adaptive_kl_coef", "arithmetic", ""), Record(None)
+    asked: list[Mutant] = []
+
+    def unseen(_: Campaign, some: list[Mutant], *_rest: object) -> Iterator[Trial]:
+        asked.extend(some)
+        return iter([Trial(one, "", 1.0) for one in some])
+
+    monkeypatch.setattr(Campaign, "_side_by_side", unseen)
+    monkeypatch.setattr(Campaign, "_one_by_one", lambda *_: iter([]))
+    for _ in range(2):
+        assert Campaign(project, LIMIT, record=record).trials([mutant], 1) == []
+        assert asked == [mutant]
+    with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
+        Campaign(tree, LIMIT, record=record).trials([mutant], 1)
+    assert asked == [mutant, mutant]
 
 
 def test_a_selection_of_nothing_is_no_verdict(project: Path) -> None:
