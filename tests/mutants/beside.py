@@ -73,13 +73,13 @@ def _functions(face: str) -> dict[str, Name]:
     return {name: (f.__module__.rpartition(".")[2], f.__name__) for name, f in functions.items()}
 
 
-def seen(texts: Mapping[str, str], some: Sequence[Asked]) -> dict[str, tuple[str, float]]:
-    """Run the suite on mutants of a package of these texts: what saw each, "" if nothing did, and seconds."""
+def seen(
+    texts: Mapping[str, str], some: Sequence[Asked], face: str, dtype: str, profile: str
+) -> dict[str, tuple[str, float]]:
+    """Run a round on mutants of a package of these texts: what saw each, "" if nothing did, and seconds."""
     start = monotonic()
-    found: dict[str, str] = {}
-    for face, dtype, profile in ROUNDS:
-        left = [one for one in some if one.operations[face] and one.mutant.id not in found]
-        found |= _seen_by(texts, face, dtype, profile, left) if left else {}
+    left = [one for one in some if one.operations[face]]
+    found = _seen_by(texts, face, dtype, profile, left) if left else {}
     share = (monotonic() - start) / max(len(some), 1)
     return {one.mutant.id: (found.get(one.mutant.id, ""), share) for one in some}
 

@@ -145,18 +145,13 @@ class Campaign:
         return sorted(done, key=lambda one: place[one.mutant.id])
 
     def _run(self, new: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
-        """What the suite may see at once goes through it first, what is about refusals after other tests.
-
-        That the suite has not seen a mutant is put on record too: it goes to the other tests next time.
-        """
+        """What the suite may see at once goes through it first, what is about refusals after other tests."""
         beside_others = [m for m in new if m.package == beside.PACKAGE and not checks(m)]
-        beside_others = [m for m in beside_others if self.record.get(_beside(m)) != self.code]
         left = [m for m in new if m not in beside_others]
         for one in self._side_by_side(beside_others, processes, until):
             if one.seen_by:
                 yield one
             else:
-                self.record.put(_beside(one.mutant), self.code)
                 left.append(one.mutant)
         late = []
         for one in self._one_by_one(left, processes, until):
@@ -167,18 +162,35 @@ class Campaign:
         yield from self._side_by_side(late, processes, until)
 
     def _side_by_side(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
-        """The suite on mutants of one module at a time, some of them together."""
-        texts = _texts(self.project, beside.PACKAGE)
-        reached = self.reaching(beside.PACKAGE)
-        groups = [batch for module in texts for batch in _batches([m for m in some if m.module == module])]
+        """The suite on mutants, many of them together, round after round, and of each how it ended.
+
+        The rounds that have not seen a mutant are on record too: it does not go through them again.
+        """
+        texts, reached = _texts(self.project, beside.PACKAGE), self.reaching(beside.PACKAGE)
+        seconds, left = dict.fromkeys((m.id for m in some), 0.0), list(some)
         with together.pool(processes) as pool:
-            runs = {}
-            for group in groups:
-                asked = [beside.asked(m, reached[m.module, m.function]) for m in group]
-                runs[pool.submit(_in_time, until, beside.seen, texts, asked)] = group
-            for run in as_completed(runs):
-                found = run.result() or {}
-                yield from (Trial(m, *found[m.id]) for m in runs[run] if m.id in found)
+            for number, stage in enumerate(beside.ROUNDS):
+                runs, through = {}, [m for m in left if self._rounds(m) > number]
+                for group in _batches([m for m in left if self._rounds(m) == number]):
+                    asked = [beside.asked(m, reached[m.module, m.function]) for m in group]
+                    runs[pool.submit(_in_time, until, beside.seen, texts, asked, *stage)] = group
+                for run in as_completed(runs):
+                    found = run.result() or {}
+                    for mutant in [m for m in runs[run] if m.id in found]:
+                        seen_by, share = found[mutant.id]
+                        seconds[mutant.id] += share
+                        if seen_by:
+                            yield Trial(mutant, seen_by, seconds[mutant.id])
+                        else:
+                            self.record.put(_beside(mutant), [self.code, number + 1])
+                            through.append(mutant)
+                left = through
+        yield from (Trial(m, "", seconds[m.id]) for m in left)
+
+    def _rounds(self, mutant: Mutant) -> int:
+        """How many rounds of the suite as it is have not seen a mutant."""
+        code, rounds = self.record.get(_beside(mutant)) or ("", 0)
+        return rounds if code == self.code else 0
 
     def _one_by_one(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
         """The tests that may see each mutant, in a process of its own."""

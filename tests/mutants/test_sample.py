@@ -1,14 +1,18 @@
 """A few mutants of every kind are killed, an unchanged project is not, and nothing else is a verdict."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.campaigns import Record
-from tests.mutants import campaign
+from tests.harness import together
+from tests.mutants import beside, campaign
 from tests.mutants.__main__ import main
 from tests.mutants.campaign import Campaign, Trial, Unsound, _key, every_mutant
 from tests.mutants.equivalents import Equivalent, idle, read
@@ -112,25 +116,38 @@ def test_a_survivor_on_record_is_run_again_by_other_tests(project: Path) -> None
         assert Campaign(tree, LIMIT, record=record).recorded(mutant) is None
 
 
-def test_what_the_suite_has_not_seen_goes_to_the_other_tests(
+class AtOnce:
+    """A pool that runs what it is given in this process, before it goes on."""
+
+    def submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*given))
+        return future
+
+
+def test_a_round_that_has_not_seen_a_mutant_is_on_record(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not asked of the suite again after an interruption, but is where the project has changed."""
+    """After an interruption the next round follows; the first one again where the project has changed."""
     mutant, record = chosen("torch_impl.kl:adaptive_kl_coef", "arithmetic", ""), Record(None)
-    asked: list[Mutant] = []
+    asked: list[tuple[str, ...]] = []
 
-    def unseen(_: Campaign, some: list[Mutant], *_rest: object) -> Iterator[Trial]:
-        asked.extend(some)
-        return iter([Trial(one, "", 1.0) for one in some])
+    def nothing(_: object, some: list[beside.Asked], *stage: str) -> dict[str, tuple[str, float]]:
+        asked.append(stage)
+        return {one.mutant.id: ("", 1.0) for one in some}
 
-    monkeypatch.setattr(Campaign, "_side_by_side", unseen)
+    monkeypatch.setattr(together, "pool", lambda _: nullcontext(AtOnce()))
+    monkeypatch.setattr(beside, "seen", nothing)
     monkeypatch.setattr(Campaign, "_one_by_one", lambda *_: iter([]))
-    for _ in range(2):
+    every = beside.ROUNDS
+    for rounds, now in ((every[:2], every[:2]), (every, every[2:]), (every, ())):
+        monkeypatch.setattr(beside, "ROUNDS", rounds)
         assert Campaign(project, LIMIT, record=record).trials([mutant], 1) == []
-        assert asked == [mutant]
+        assert asked == [*now]
+        asked.clear()
     with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
         Campaign(tree, LIMIT, record=record).trials([mutant], 1)
-    assert asked == [mutant, mutant]
+    assert asked == [*every]
 
 
 def test_a_selection_of_nothing_is_no_verdict(project: Path) -> None:
