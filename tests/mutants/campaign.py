@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ PACKAGES = ("reference", "torch_impl", *([KERNELS] if TRITON else []))
 ENOUGH = 0.95
 """The share of the mutants that are mistakes, which has to be seen."""
 TOGETHER = 100
-"""So many mutants of a module are asked side by side."""
+"""So many mutants are asked side by side."""
 
 
 @dataclass(frozen=True)
@@ -166,26 +166,32 @@ class Campaign:
 
         The rounds that have not seen a mutant are on record too: it does not go through them again.
         """
-        texts, reached = _texts(self.project, beside.PACKAGE), self.reaching(beside.PACKAGE)
         seconds, left = dict.fromkeys((m.id for m in some), 0.0), list(some)
         with together.pool(processes) as pool:
             for number, stage in enumerate(beside.ROUNDS):
-                runs, through = {}, [m for m in left if self._rounds(m) > number]
-                for group in _batches([m for m in left if self._rounds(m) == number]):
-                    asked = [beside.asked(m, reached[m.module, m.function]) for m in group]
-                    runs[pool.submit(_in_time, until, beside.seen, texts, asked, *stage)] = group
-                for run in as_completed(runs):
-                    found = run.result() or {}
-                    for mutant in [m for m in runs[run] if m.id in found]:
-                        seen_by, share = found[mutant.id]
-                        seconds[mutant.id] += share
-                        if seen_by:
-                            yield Trial(mutant, seen_by, seconds[mutant.id])
-                        else:
-                            self.record.put(_beside(mutant), [self.code, number + 1])
-                            through.append(mutant)
+                through = [m for m in left if self._rounds(m) > number]
+                asked = [m for m in left if self._rounds(m) == number]
+                for mutant, seen_by, share in self._round(asked, stage, pool, until):
+                    seconds[mutant.id] += share
+                    if seen_by:
+                        yield Trial(mutant, seen_by, seconds[mutant.id])
+                    else:
+                        self.record.put(_beside(mutant), [self.code, number + 1])
+                        through.append(mutant)
                 left = through
         yield from (Trial(m, "", seconds[m.id]) for m in left)
+
+    def _round(
+        self, some: list[Mutant], stage: tuple[str, str, str], pool: Executor, until: float
+    ) -> Iterator[tuple[Mutant, str, float]]:
+        """One round on mutants: what saw each that there was time for, and its share of the seconds."""
+        texts, reached, runs = _texts(self.project, beside.PACKAGE), self.reaching(beside.PACKAGE), {}
+        for group in _batches(some):
+            asked = [beside.asked(m, reached[m.module, m.function]) for m in group]
+            runs[pool.submit(_in_time, until, beside.seen, texts, asked, *stage)] = group
+        for run in as_completed(runs):
+            found = run.result() or {}
+            yield from ((m, *found[m.id]) for m in runs[run] if m.id in found)
 
     def _rounds(self, mutant: Mutant) -> int:
         """How many rounds of the suite as it is have not seen a mutant."""

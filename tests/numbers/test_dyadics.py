@@ -305,6 +305,15 @@ def test_a_value_is_exact_where_every_formula_for_it_is() -> None:
     assert [FORMATS["float16"].holds(x) for x in (sure, unsure)] == [True, False]
 
 
+def test_a_product_that_may_be_halved_is_exact_where_its_halves_are() -> None:
+    """The last place of float16 is 2**-24: there is no half of it, but one of 2**-23."""
+    for exponent, halvings, exact in ((-24, 0, True), (-24, 1, False), (-23, 1, True), (-23, 2, False)):
+        factors = dyadics.number(2.0**exponent), dyadics.number(1)
+        product: Any = numbers.product(*factors, halvings=halvings)
+        assert product.value == Fraction(2) ** exponent
+        assert FORMATS["float16"].holds(product) == exact
+
+
 @pytest.mark.parametrize("stranger", ["1", None, 1j])
 def test_strangers_are_refused(stranger: Any) -> None:
     for operation in (operator.add, operator.sub, operator.mul, operator.truediv):

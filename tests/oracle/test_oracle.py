@@ -187,7 +187,20 @@ def test_a_weight_may_multiply_the_advantage_first() -> None:
     folded = np.float16(weight[0, 0]) * np.float16(advantage[0, 0]) * np.exp(np.float16(5))
     assert 296 * unit < folded < 298 * unit
     assert permitted(case).distance((), -float(folded)) <= 1.0
-    assert permitted(case).distance((), -480 * unit) > 1.0
+    assert permitted(case).distance((), -410 * unit) > 1.0
+
+
+def test_a_ratio_may_multiply_before_the_advantage() -> None:
+    """In float16, in units of 2**-24: a thirtieth of 40 is 1, the ratio e⁻¹ makes it 0, A no more."""
+    unit, ones = 2.0**-24, np.ones((1, 30))
+    names = [argument.name for argument in OPERATIONS["kl_penalty_loss"].arguments]
+    rows = dict(zip(names, (0 * ones, ones, 20 * ones, 0 * ones, ones > 0), strict=True))
+    case = Case("kl_penalty_loss", rows, {"kl_coef": 0.0, "aggregation": "token-mean"}, "float16", "extremes")
+    share = np.float16(40 * unit) / np.float16(30)
+    assert share * np.exp(np.float16(-1)) * np.float16(20) == 0
+    slopes = permitted_gradients(case, np.array(40 * unit))["logprobs"]
+    assert slopes.distance((0, 0), 0.0) <= 1.0
+    assert slopes.distance((0, 0), -40 * unit) > 1.0
 
 
 @pytest.mark.parametrize(
