@@ -25,7 +25,7 @@ from torch_impl.kernels import TRITON
 PACKAGES = ("reference", "torch_impl", *([KERNELS] if TRITON else []))
 ENOUGH = 0.95
 """The share of the mutants that are mistakes, which has to be seen."""
-TOGETHER = 100
+TOGETHER = 400
 """So many mutants are asked side by side."""
 
 
