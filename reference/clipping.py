@@ -8,6 +8,8 @@ the units of the advantage.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,7 @@ def policy_ratio_chain(
 def clipped_objective(
     ratio: Array,
     advantages: Array,
+    weights: Array | None = None,
     *,
     clip_low: Scalar,
     clip_high: Scalar,
@@ -141,7 +144,7 @@ def clipped_objective(
 ) -> Array:
     """Clipped objective of each token: min(ρA, clip(ρ, 1 - ε_low, 1 + ε_high) A), and at least cA if A < 0.
 
-    Clauses: `ppo.clip`, `ppo.clip-asymmetric`, `ppo.dual-clip`.
+    Clauses: `ppo.clip`, `ppo.clip-asymmetric`, `ppo.dual-clip`, `ppo.rollout-weights`.
 
     Parameters
     ----------
@@ -149,6 +152,8 @@ def clipped_objective(
         ρ, above 0.
     advantages : (B, T)
         A, in any units.
+    weights : (B, T) or None
+        Numbers, at least 0, that each objective is multiplied by; None stands for 1.
     clip_low, clip_high : float, at least 0
         ε_low and ε_high, how far ρ may fall below 1 and rise above it.
     dual_clip : float, above 1, or None
@@ -180,18 +185,20 @@ def clipped_objective(
     >>> clipped_objective([[2.0, 2.0]], [[1.0, -1.0]], clip_low=0.25, clip_high=0.25, dual_clip=1.5)
     array([[ 1.25, -1.5 ]])
     """
-    ratio, advantages = _clip_arguments(ratio, advantages, clip_low, clip_high, dual_clip)
+    ratio, *factors = _clip_arguments(ratio, advantages, weights, clip_low, clip_high, dual_clip)
+    advantages = factors[0]
     clipped = numbers.clip(ratio, 1 - clip_low, 1 + clip_high)
-    objective = numbers.minimum(ratio * advantages, clipped * advantages)
+    objective = numbers.minimum(numbers.product(ratio, *factors), numbers.product(clipped, *factors))
     if dual_clip is None:
         return objective
-    bounded = numbers.maximum(objective, dual_clip * advantages)
+    bounded = numbers.maximum(objective, numbers.product(dual_clip, *factors))
     return numbers.where(numbers.less(advantages, 0), bounded, objective)
 
 
 def clipped_slope(
     ratio: Array,
     advantages: Array,
+    weights: Array | None = None,
     *,
     clip_low: Scalar,
     clip_high: Scalar,
@@ -199,14 +206,16 @@ def clipped_slope(
 ) -> Array:
     """Derivative of :func:`clipped_objective` in ρ: A, or 0 where a bound holds the objective fast.
 
-    Clauses: `ppo.clip-cases`, `ppo.clip-boundary`, `ppo.dual-clip`. Arguments and errors as there.
+    Clauses: `ppo.clip-cases`, `ppo.clip-boundary`, `ppo.dual-clip`. Arguments and errors as there. Weights
+    do not multiply it: they tell which products are compared, where those may underflow.
 
     Examples
     --------
     >>> clipped_slope([[2.0, 2.0]], [[1.0, -1.0]], clip_low=0.25, clip_high=0.25)
     array([[ 0., -1.]])
     """
-    ratio, advantages = _clip_arguments(ratio, advantages, clip_low, clip_high, dual_clip)
+    ratio, *factors = _clip_arguments(ratio, advantages, weights, clip_low, clip_high, dual_clip)
+    advantages, ratio = factors[0], _compared(ratio, factors)
     nothing = numbers.zeros(ratio.shape, like=ratio)
     rising = numbers.kink(ratio, 1 + clip_high, _tied(ratio, 1 - clip_low, advantages), nothing)
     falling = numbers.kink(ratio, 1 - clip_low, nothing, _tied(ratio, 1 + clip_high, advantages))
@@ -233,7 +242,8 @@ def bounded_shares(
     >>> bounded_shares([[2.0, 2.0]], [[1.0, -1.0]], clip_low=0.25, clip_high=0.25, dual_clip=1.5)
     (array([[1., 0.]]), array([[0., 1.]]))
     """
-    ratio, advantages = _clip_arguments(ratio, advantages, clip_low, clip_high, dual_clip)
+    ratio, advantages = _clip_arguments(ratio, advantages, None, clip_low, clip_high, dual_clip)
+    ratio = _compared(ratio, [advantages])
     none, one = (numbers.full(ratio.shape, value, like=ratio) for value in (0, 1))
     above = numbers.where(numbers.less(1 + clip_high, ratio), one, none)
     below = numbers.where(numbers.less(ratio, 1 - clip_low), one, none)
@@ -284,13 +294,26 @@ def _tied(ratio: Array, bound: Scalar, slope: Array) -> Array:
     return numbers.kink(ratio, bound, slope, numbers.kink(ratio, bound, nothing, slope))
 
 
+def _compared(ratio: Array, factors: Sequence[Array]) -> Array:
+    """The ratio as the products with one factor, or with both, show it: those are what is compared."""
+    for factor in accumulate(factors, mul):
+        ratio = numbers.blurred(ratio, factor)
+    return ratio
+
+
 def _clip_arguments(
-    ratio: Array, advantages: Array, clip_low: Scalar, clip_high: Scalar, dual_clip: Scalar | None
-) -> tuple[Array, Array]:
+    ratio: Array,
+    advantages: Array,
+    weights: Array | None,
+    clip_low: Scalar,
+    clip_high: Scalar,
+    dual_clip: Scalar | None,
+) -> list[Array]:
     """Check the arguments that the functions of one token's objective share."""
     checks.non_negative("clip_low", clip_low)
     checks.non_negative("clip_high", clip_high)
     if dual_clip is not None:
         checks.above_one("dual_clip", dual_clip)
     ratio = checks.real_array("ratio", ratio, (None, None))
-    return ratio, checks.real_array("advantages", advantages, ratio.shape, like="ratio")
+    given = {"advantages": advantages} if weights is None else {"advantages": advantages, "weights": weights}
+    return [ratio, *(checks.real_array(name, x, ratio.shape, like="ratio") for name, x in given.items())]

@@ -131,7 +131,7 @@ def sequence_importance_ratio_gradient(
     ratio = sequence_importance_ratio(logprobs, old_logprobs, mask)
     upstream = checks.real_array("upstream", upstream, ratio.shape, like="logprobs")
     mask = checks.mask_array("mask", mask, np.shape(logprobs), like="logprobs")
-    share = (upstream * ratio / _counts(mask))[:, None]
+    share = numbers.product(upstream, ratio, over=_counts(mask))[:, None]
     return numbers.where(mask, share, numbers.zeros(mask.shape, like=ratio))
 
 
@@ -268,7 +268,11 @@ def importance_sampling_mean(f_values: Array, log_weights: Array, *, self_normal
     f_values = checks.real_array("f_values", f_values, log_weights.shape, like="log_weights")
     if self_normalized:
         return _scalar(numbers.total(normalised_weights(log_weights) * f_values))
-    return _scalar(numbers.average(numbers.exp(log_weights) * f_values, len(log_weights)))
+    weights, count = numbers.exp(log_weights), len(log_weights)
+    mean = numbers.average(weights * f_values, count)
+    return _scalar(
+        numbers.either(mean, lambda: numbers.total(numbers.product(weights, f_values, over=count)))
+    )
 
 
 def normalised_weights(log_weights: Array) -> Array:

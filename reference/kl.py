@@ -188,8 +188,11 @@ def kl_divergence_gradient(upstream: Array, logits: Array, ref_logits: Array) ->
     logprobs, ref_logprobs = _logprobs(logits), _logprobs(ref_logits)
     probabilities = numbers.exp(logprobs)
     # Two products, as differentiation by parts has them: a probability underflows in each by itself.
-    gradient = probabilities * (logprobs - ref_logprobs) - probabilities * divergence[..., None]
-    return _where_possible(logits, upstream[..., None] * gradient, 0)
+    of_token, of_all = (
+        numbers.product(upstream[..., None], probabilities, x)
+        for x in (logprobs - ref_logprobs, divergence[..., None])
+    )
+    return _where_possible(logits, of_token - of_all, 0)
 
 
 def adaptive_kl_coef(*, coef: Scalar, kl: Scalar, target: Scalar) -> Scalar:

@@ -77,7 +77,7 @@ def token_logprobs_gradient(
     upstream = checks.real_array("upstream", upstream, tokens.shape, like="tokens")
     p = probabilities(logits, temperature=temperature)
     of_token = np.arange(scaled.shape[-1]) == tokens[..., None]
-    slope = upstream[..., None] * numbers.where(of_token, 1 - p, -p) / temperature
+    slope = numbers.product(upstream[..., None], numbers.where(of_token, 1 - p, -p), over=temperature)
     return numbers.where(_possible(scaled), slope, numbers.zeros(slope.shape, like=slope))
 
 
@@ -140,7 +140,8 @@ def token_entropy_gradient(upstream: Array, logits: Array, *, temperature: Scala
     possible = _possible(scaled)
     logprobs = numbers.where(possible, scaled - numbers.logsumexp(scaled)[..., None], nothing)
     excess = logprobs + token_entropy(logits, temperature=temperature)[..., None]
-    slope = -upstream[..., None] * probabilities(logits, temperature=temperature) * excess / temperature
+    p = probabilities(logits, temperature=temperature)
+    slope = numbers.product(-upstream[..., None], p, excess, over=temperature)
     return numbers.where(possible, slope, nothing)
 
 

@@ -223,16 +223,13 @@ def policy_loss(
         logprobs, old_logprobs, mask, ratio_level=ratio_level, log_ratio_clip=log_ratio_clip
     )
 
-    def objectives(weighted: Array) -> Array:
-        """Of a token's advantage, or of what a weight, which is at least 0, makes of it."""
-        return clipping.clipped_objective(
-            ratio, weighted, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
-        )
-
-    objective = objectives(advantages)
+    clips: Any = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
+    objective = clipping.clipped_objective(ratio, advantages, **clips)
     if rollout_weights is not None:
-        folded = rollout_weights * advantages
-        objective = numbers.either(rollout_weights * objective, lambda: objectives(folded))
+        weights = rollout_weights
+        objective = numbers.either(
+            weights * objective, lambda: clipping.clipped_objective(ratio, advantages, weights, **clips)
+        )
     checks.choice("aggregation", aggregation, MODES)
     return aggregate(-objective, mask, mode=aggregation, horizon=horizon, empty_rows=empty_rows)
 
@@ -268,7 +265,7 @@ def policy_loss_gradient(
     levels: Any = {"ratio_level": ratio_level, "log_ratio_clip": log_ratio_clip}
     ratio = clipping.policy_ratio(logprobs, old_logprobs, mask, **levels)
     slope = clipping.clipped_slope(
-        ratio, advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
+        ratio, advantages, rollout_weights, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
     )
     checks.choice("aggregation", aggregation, MODES)
     shares = aggregate_gradient(
@@ -427,9 +424,12 @@ def total_loss(
 
 
 def _shares(x: Array, mask: Mask, *, mode: str, **options: Any) -> Array:
-    """Each token's number over its divisor; a mean over tokens may be one of the rows' weighted means."""
-    divisors = aggregation_divisors(mask, mode=mode, **options)
+    """Each token's number over its divisor, which may be taken in two steps, and weighted in between."""
+    divisors, horizon = aggregation_divisors(mask, mode=mode, **options), options["horizon"]
     shares: Array = x / divisors
+    if mode == "seq-mean-token-sum-norm" and horizon is not None:
+        rows = aggregation_divisors(mask, mode="seq-mean-token-sum", **options)
+        return numbers.either(shares, lambda: x / rows / horizon)
     if mode != "token-mean":
         return shares
     lengths = np.maximum(mask.sum(axis=1, keepdims=True), 1)

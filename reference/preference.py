@@ -8,6 +8,8 @@ Shapes: N pairs or responses, B rows, T positions, K responses that a prompt has
 margins and losses are in nats and dimensionless; β has the reward's unit, and so have implicit rewards.
 """
 
+from typing import Any
+
 import numpy as np
 
 from reference import checks, numbers
@@ -245,7 +247,9 @@ def dpo_loss_gradient(
     margin = preference_margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected)
     slopes = _slopes(margin, beta, label_smoothing, loss_type)
     upstream = checks.real_number("upstream", upstream)
-    chosen = upstream * slopes / max(len(slopes), 1)
+    # Automatic differentiation doubles the slope of a square where it comes to it.
+    halvings = 1 if loss_type == "ipo" else 0
+    chosen = numbers.product(*slopes, upstream, over=max(len(margin), 1), halvings=halvings)
     return chosen, -chosen
 
 
@@ -311,15 +315,15 @@ def _losses(margin: Array, beta: Scalar, label_smoothing: Scalar, loss_type: str
     return (1 - label_smoothing) * as_labelled + label_smoothing * turned_round
 
 
-def _slopes(margin: Array, beta: Scalar, label_smoothing: Scalar, loss_type: str) -> Array:
-    """Derivative of each pair's loss in its margin."""
+def _slopes(margin: Array, beta: Scalar, label_smoothing: Scalar, loss_type: str) -> list[Any]:
+    """The factors of the derivative of each pair's loss in its margin."""
     x = beta * margin
     nothing, one = numbers.zeros(x.shape, like=x), numbers.full(x.shape, 1, like=x)
     if loss_type == "hinge":
-        return numbers.kink(x, one, -beta * one, nothing)
+        return [beta, numbers.kink(x, one, -one, nothing)]
     if loss_type == "ipo":
-        return 2 * (margin - 1 / (2 * beta))
-    return beta * (label_smoothing * numbers.sigmoid(x) - (1 - label_smoothing) * numbers.sigmoid(-x))
+        return [2 * (margin - 1 / (2 * beta))]
+    return [beta, label_smoothing * numbers.sigmoid(x) - (1 - label_smoothing) * numbers.sigmoid(-x)]
 
 
 def _divisors(mask: Mask, average: bool) -> np.typing.NDArray[np.int64]:

@@ -120,19 +120,30 @@ def minimum(x: Operand, y: Operand) -> Array:
     return _elementwise("minimum", x, y)
 
 
-def product(*factors: Any, halvings: int = 0) -> Array:
-    """Product of several numbers. On balls, an enclosure of what every order of multiplication may give.
+def product(*factors: Any, over: Any = None, halvings: int = 0) -> Array:
+    """Product of several numbers, divided by `over`. On balls, what every order of doing so may give.
 
     Automatic differentiation also halves a product on its way and makes it whole again, where it shares a
-    slope between the two sides of a tie or takes that of half a square: `halvings` times at most. A half is
-    exact but below the normal range of a format.
+    slope between the two sides of a tie or takes that of half a square: `halvings` times at most. So it is
+    where one of the factors is doubled. A half is exact but below the normal range of a format.
     """
-    result: Array = reduce(mul, factors)
+    result: Array = reduce(mul, factors) if over is None else reduce(mul, factors) / over
     system = system_of(*factors)
     if system not in (balls, dyadics):
         return result
-    in_any_order = np.frompyfunc(partial(system.multiplied, halvings), 1 + len(factors), 1)
-    return np.asarray(in_any_order(result, *factors))[()]
+    in_any_order = np.frompyfunc(partial(system.multiplied, halvings), 2 + len(factors), 1)
+    return np.asarray(in_any_order(result, over, *factors))[()]
+
+
+def blurred(x: Operand, factor: Operand) -> Array:
+    """x, as its products with a factor show it, where they are what a backend compares.
+
+    Below the normal range of a format, products of the factor with numbers near to each other are the same.
+    Balls take in all that this may happen to; every other system has x itself.
+    """
+    if system_of(x, factor) is not balls:
+        return np.asarray(x)[()]
+    return np.asarray(np.frompyfunc(balls.blurred, 2, 1)(x, factor))[()]
 
 
 def clip(x: Operand, low: Operand, high: Operand) -> Array:

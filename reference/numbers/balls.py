@@ -259,16 +259,19 @@ def total(terms: list[Any]) -> Ball:
     return _exact(like, exact) if len(values) < 2 else like.rounded(exact, len(values) - 1, scale)
 
 
-def multiplied(halvings: int, product: Ball, *factors: Any) -> Ball:
+def multiplied(halvings: int, product: Ball, over: Any, *factors: Any) -> Ball:
     """A product that is known in one order, and may be taken in any, halved so often on the way.
 
     What underflows is multiplied by all factors that come later, the largest ones at worst: none after the
     last multiplication, one after that before, and in each of 2^halvings parts all but one after a half.
+    Dividing by `over`, if that is not None, is multiplying by its reciprocal.
     """
     rounding = product.rounding
     if rounding is None or product.value.is_zero() or not product.value.is_finite():
         return product
     values = [_interval(factor) for factor in factors]
+    if over is not None:
+        values.append(1 / _interval(over))
     lost, later = ZERO, arb(1)
     for size in sorted((max(value.abs_upper(), arb(1)) for value in values), reverse=True)[:-1]:
         lost += later
@@ -279,6 +282,14 @@ def multiplied(halvings: int, product: Ball, *factors: Any) -> Ball:
     exact = math.prod(values, start=arb(1))
     value = (exact + lost) * (1 + rounding.relative) ** (len(values) - 1)
     return Ball(_hull(product.value, value), rounding)
+
+
+def blurred(x: Any, factor: Any) -> Ball:
+    """All numbers whose product with the factor may be rounded to that of x: either is half a spacing off."""
+    ball, value, size = _operands(x, factor)
+    if ball.rounding is None or size.is_zero():
+        return _exact(ball, value)
+    return _exact(ball, value + ball.rounding.absolute / size.abs_lower())
 
 
 def in_any_order(sums: list[Ball], terms: list[Any], discount: Any) -> list[Ball]:

@@ -129,8 +129,8 @@ def total(terms: list[Dyadic]) -> Dyadic:
     return sum(terms, number(0))
 
 
-def multiplied(halvings: int, product: Dyadic, *_factors: Any) -> Dyadic:
-    """A product of factors that may be halved so often on the way; of their order it knows already."""
+def multiplied(halvings: int, product: Dyadic, *_of: Any) -> Dyadic:
+    """A product that may be halved so often on the way; of the order of its factors it knows already."""
     low = product.low - halvings if product.size else product.low
     return Dyadic(product.units, product.exponent, product.size, low, product.high)
 

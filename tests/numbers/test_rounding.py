@@ -169,15 +169,16 @@ def near_underflow(form: Format, seed: int) -> FloatArray:
     return form.round(rng.normal(size=4) * 2.0**exponents * np.array([form.subnormal, 1, 1, 1]))
 
 
-def products(factors: FloatArray, dtype: np.dtype[Any], halvings: int) -> set[float]:
-    """What multiplication gives in every order, halved so often at every place, and made whole at last."""
+def products(factors: FloatArray, dtype: np.dtype[Any], halvings: int, over: float = 1.0) -> set[float]:
+    """What every order of multiplying and dividing gives, halved so often at every place, and made whole."""
     found = set()
-    half, two = np.array([0.5, 2.0]).astype(dtype)
-    for order in itertools.permutations(factors.astype(dtype)):
+    half, two, divisor = np.array([0.5, 2.0, over]).astype(dtype)
+    steps = [(operator.truediv, divisor), *((operator.mul, factor) for factor in factors.astype(dtype))]
+    for order in itertools.permutations(steps):
         for places in itertools.combinations_with_replacement(range(len(order)), halvings):
             result = dtype.type(1.0)
-            for place, factor in enumerate(order):
-                result = result * factor
+            for place, (step, factor) in enumerate(order):
+                result = step(result, factor)
                 for _ in range(places.count(place)):
                     result = result * half
             for _ in range(halvings):
@@ -194,6 +195,44 @@ def test_products_in_every_order(form: Format, halvings: int, seed: int) -> None
     factors = near_underflow(form, seed)
     permitted: Any = numbers.product(*balls.array(factors, balls.Rounding(form, IEEE)), halvings=halvings)
     assert all(held(permitted, got, form) for got in products(factors, DTYPES[form.name], halvings))
+
+
+@every_format
+@pytest.mark.parametrize("over", [3.0, 100.0, 0.125])
+@examples(20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_divided_products_in_every_order(form: Format, over: float, seed: int) -> None:
+    factors = near_underflow(form, seed)[:3]
+    permitted: Any = numbers.product(*balls.array(factors, balls.Rounding(form, IEEE)), over=over)
+    assert all(held(permitted, got, form) for got in products(factors, DTYPES[form.name], 0, over))
+
+
+@every_format
+@examples(20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_products_do_not_tell_apart(form: Format, seed: int) -> None:
+    """All numbers whose product with a factor near the bottom of the format is that of x, and few others."""
+    rng, dtype = np.random.default_rng(seed), DTYPES[form.name]
+    [factor] = form.round(rng.choice([-1.0, 1.0], 1) * rng.uniform(1, 60) * form.subnormal)
+    x, *others = form.round(rng.uniform(0.5, 2.0, 500))
+    blurred: Any = numbers.blurred(*balls.array([x, factor], balls.Rounding(form, IEEE)))
+    typed = np.array(others).astype(dtype) * dtype.type(factor)
+    alike = [
+        y for y, product in zip(others, typed, strict=True) if product == dtype.type(x) * dtype.type(factor)
+    ]
+    assert all(encloses(blurred, y) for y in [x, *alike])
+    assert not encloses(blurred, x + 1.01 * form.underflow / abs(factor))
+    assert not encloses(blurred, x - 1.01 * form.underflow / abs(factor))
+
+
+def test_only_balls_are_blurred() -> None:
+    rounding = balls.Rounding(FORMATS["float16"], IEEE)
+    ordinary, nothing = balls.array([1.5, 0.0], rounding)
+    assert numbers.blurred(1.5, 2.0**-24) == 1.5
+    assert not encloses(numbers.blurred(ordinary, nothing), 1.5000001)
+    assert not encloses(numbers.blurred(balls.array(1.5), balls.array(2.0**-24)), 1.5000001)
+    endless: Any = numbers.blurred(ordinary, balls.array(np.nan, rounding))
+    assert not endless.value.is_finite()
 
 
 def test_the_order_of_a_product_matters_where_it_underflows() -> None:

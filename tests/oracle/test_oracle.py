@@ -146,6 +146,9 @@ def test_sums_of_rows_round_only_where_there_are_many() -> None:
     assert permitted(case.with_options(mode="seq-mean-token-sum")).exact[()] == 4
 
 
+ORDER = [argument.name for argument in OPERATIONS["policy_loss"].arguments]
+
+
 def test_upstream_may_multiply_last() -> None:
     """What underflows in float16 is 0, and a thousand of it too; not so where the thousand comes first."""
     tiny = float(FORMATS["float16"].round(1e-4))
@@ -235,7 +238,178 @@ def test_half_a_square_is_halved_and_a_tie_of_two_once_more(
     assert slope.distance((0, 0), beyond * unit) > 1.0
 
 
-ORDER = [argument.name for argument in OPERATIONS["policy_loss"].arguments]
+UNIT = 2.0**-24
+"""The spacing of float16 below its normal range."""
+
+
+def half(x: Any) -> Any:
+    """As float16."""
+    return np.asarray(x, dtype=np.float64).astype(np.float16)[()]
+
+
+def test_products_that_underflow_to_one_number_tie() -> None:
+    """In float16, in units of 2**-24: w is 17, wA 2, times e^½ 3.3, so 3, and times 1.28 2.6, so 3 too."""
+    one = np.ones((1, 1))
+    advantage = FORMATS["float16"].round(one / 10)
+    rows = dict(zip(ORDER, (one / 2, 0 * one, advantage, one > 0, 17 * UNIT * one), strict=True))
+    clips = {"clip_low": 0.2, "clip_high": 0.28}
+    logprobs, *others = (torch.tensor(rows[k], dtype=torch.float16) for k in ORDER if k != "mask")
+    ratio, weighted = (logprobs.requires_grad_() - others[0]).exp(), others[1] * others[2]
+    loss = -torch.minimum(ratio * weighted, ratio.clamp(0.8, 1.28) * weighted).sum()
+    (found,) = torch.autograd.grad(loss, [logprobs])
+    assert found.item() == -2 * UNIT
+    slopes = permitted_gradients(Case("policy_loss", rows, clips, "float16", "extremes"), np.array(1.0))
+    assert slopes["logprobs"].distance((0, 0), -2 * UNIT) <= 1.0
+    assert slopes["logprobs"].distance((0, 0), -12 * UNIT) > 1.0
+    far = Case("policy_loss", rows | {"logprobs": 3 * one}, clips, "float16", "extremes")
+    assert permitted_gradients(far, np.array(1.0))["logprobs"].distance((0, 0), -UNIT) > 1.0
+
+
+@pytest.mark.parametrize(("units", "counted"), [(3, 0.0), (3000, 1.0)])
+def test_a_clip_is_counted_where_the_products_tell_it(units: int, counted: float) -> None:
+    """In float16, in units of 2**-24: 3 times 1.4 is 4, and 3 times 1.28 too; 3000 times them differ."""
+    one = np.ones((1, 1))
+    names = [argument.name for argument in OPERATIONS["policy_metrics"].arguments]
+    logprobs = FORMATS["float16"].round(one * np.log(1.4))
+    rows = dict(zip(names, (logprobs, 0 * one, units * UNIT * one, one > 0), strict=True))
+    case = Case("policy_metrics", rows, {"clip_low": 0.2, "clip_high": 0.28}, "float16", "extremes")
+    unclipped, clipped = half(units * UNIT) * half(1.4), half(units * UNIT) * half(1.28)
+    assert (clipped < unclipped) == counted
+    allowed, place = permitted(case), (OPERATIONS["policy_metrics"].keys.index("clip_fraction"),)
+    assert allowed.distance(place, counted) <= 1.0
+    assert (allowed.distance(place, 1.0 - counted) > 1.0) == (units > 3)
+
+
+def pairs_of(count: int, margin: float) -> dict[str, Any]:
+    """Pairs of one margin."""
+    names = [argument.name for argument in OPERATIONS["dpo_loss"].arguments]
+    return {name: np.full(count, margin if name == "policy_chosen" else 0.0) for name in names}
+
+
+TAIL = 0.5 * np.exp(-12.0)
+"""The probability of a token twelve below two equal ones."""
+
+
+@pytest.mark.parametrize(
+    ("operation", "rows", "options", "upstream", "index", "gives", "beyond"),
+    [
+        (  # (u/N) · 2(h - 1/2β)
+            "dpo_loss",
+            pairs_of(3, 0.0),
+            {"beta": 0.01, "loss_type": "ipo"},
+            34 * UNIT,
+            (0,),
+            half(34 * UNIT) / half(3) * half(-100.0),
+            -1600 * UNIT,
+        ),
+        (  # (u/N) · σ(-βh) · β
+            "dpo_loss",
+            pairs_of(3, half(0.9)),
+            {"beta": 10.0},
+            2.167e-3,
+            (0,),
+            half(2.167e-3) / half(3) * half(-np.exp(-9.0)) * half(10.0),
+            -30 * UNIT,
+        ),
+        (  # (u/N) · β
+            "dpo_loss",
+            pairs_of(3, 0.0),
+            {"beta": 10.0, "loss_type": "hinge"},
+            34 * UNIT,
+            (0,),
+            half(34 * UNIT) / half(3) * half(-10.0),
+            -130 * UNIT,
+        ),
+        (  # u p · (ℓ - KL)
+            "kl_divergence",
+            {"logits": np.array([[[0.0, -10.0]]]), "ref_logits": np.array([[[0.0, -5008.0]]])},
+            {},
+            6.561e-4,
+            (0, 0, 1),
+            half(6.561e-4) * half(np.exp(-10.0)) * half(4998.0),
+            6e-4,
+        ),
+        (  # (p/τ) · u · excess
+            "token_entropy",
+            {"logits": np.array([[[0.0, 0.0, -800.0, -1200.0]]])},
+            {"temperature": 100.0},
+            50.3125,
+            (0, 0, 3),
+            half(TAIL) / half(100.0) * half(50.3125) * half(12.0),
+            9e-5,
+        ),
+        (  # (u/N) · s
+            "sequence_importance_ratio",
+            {
+                "logprobs": np.full((1, 100), 4.0),
+                "old_logprobs": np.zeros((1, 100)),
+                "mask": np.ones((1, 100)) > 0,
+            },
+            {},
+            46 * UNIT,
+            (0, 0),
+            half(46 * UNIT) / half(100) * half(np.exp(4.0)),
+            120 * UNIT,
+        ),
+        (  # u · (p/τ)
+            "token_logprobs",
+            {"logits": np.array([[[0.0, -1075.0]]]), "tokens": np.array([[0]])},
+            {"temperature": 100.0},
+            1024.0,
+            (0, 0, 1),
+            half(-np.exp(-10.75)) / half(100.0) * half(1024.0),
+            -2 * 2.2e-4,
+        ),
+        (  # (u/R) / L
+            "aggregate",
+            {"x": np.ones((64, 1)), "mask": np.ones((64, 1)) > 0},
+            {"mode": "seq-mean-token-sum-norm", "horizon": 0.1},
+            285 * UNIT,
+            (0, 0),
+            half(285 * UNIT) / half(64) / half(0.1),
+            70 * UNIT,
+        ),
+        (  # (w/N) · f, of which seven
+            "importance_sampling_mean",
+            {"f_values": np.full(7, 1000.0), "log_weights": np.full(7, -13.0)},
+            {},
+            None,
+            (),
+            half(np.exp(-13.0)) / half(7) * half(1000.0) * half(7),
+            3.1e-3,
+        ),
+        (  # (wρ) · A
+            "policy_loss",
+            dict(zip(ORDER, np.array([-0.25, 0.0, 1000.0, 1.0, 3 * UNIT])[:, None, None], strict=True)),
+            {"clip_low": 0.5, "clip_high": 0.5},
+            None,
+            (),
+            -half(3 * UNIT) * half(np.exp(-0.25)) * half(1000.0),
+            -3500 * UNIT,
+        ),
+    ],
+)
+def test_products_that_underflow_are_taken_in_any_order(
+    operation: str,
+    rows: dict[str, Any],
+    options: dict[str, Any],
+    upstream: float | None,
+    index: tuple[int, ...],
+    gives: float,
+    beyond: float,
+) -> None:
+    """What float16 gives in an order in which a small product comes first, and something that none gives."""
+    form = FORMATS["float16"]
+    rows = {name: x > 0 if name == "mask" else x for name, x in rows.items()}
+    rows = {name: form.round(x) if x.dtype == float else x for name, x in rows.items()}
+    case = Case(operation, rows, options, "float16", "extremes")
+    if upstream is None:
+        allowed = permitted(case)
+    else:
+        given = np.full(OPERATIONS[operation].result_shape(rows), form.round(np.array(upstream)))
+        allowed, *_ = permitted_gradients(case, given).values()
+    assert allowed.distance(index, float(gives)) <= 1.0
+    assert allowed.distance(index, beyond) > 1.0
 
 
 def test_grade_is_small_for_the_rounded_truth_and_large_for_lost_digits() -> None:
