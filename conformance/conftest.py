@@ -139,10 +139,10 @@ def run(request: pytest.FixtureRequest) -> Run:
     if reason := verdict.unsound(operation, dtype) or backend.out_of_service.get(operation):
         pytest.skip(f"not run: {reason}")
     config = request.config
-    name, replay = request.node.nodeid, config.getoption("--replay")
+    replay = config.getoption("--replay")
     database = None if replay == "off" else DirectoryBasedExampleDatabase(replay)
     settings = config.getoption("--profile"), config.getoption("--seed")
-    return Run(backend, operation, dtype, *settings, name, database)
+    return Run(backend, operation, dtype, *settings, _name(request.node), database)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -227,6 +227,11 @@ def _beginning(backend: Backend, case: Case) -> list[str]:
     return first_divergence(case, traced)
 
 
+def _name(item: pytest.Item) -> str:
+    """The id that a test has inside the project, wherever pytest runs: what is drawn depends on it."""
+    return f"conformance/{item.path.name}::{item.name}"
+
+
 def _is_ours(item: pytest.Item) -> bool:
     return item.path.is_relative_to(Path(__file__).parent)
 
@@ -309,7 +314,7 @@ def _result(item: pytest.Item, report: pytest.TestReport, detail: str = "", repr
     tally = run.tally if isinstance(run, Run) else None
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
     return Result(
-        test=item.nodeid,
+        test=_name(item),
         operation=operation,
         dtype=dtype,
         clauses=shown(item.iter_markers(), operation),

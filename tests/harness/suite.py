@@ -7,6 +7,7 @@ forks for each of them; the process of the backend is a fork of the run's.
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,18 @@ def run_suite(*arguments: object, shrink: bool = True, tests: Sequence[str] = ("
         assert process.exitcode is not None
         files = {path.name: path.read_text() for path in report.glob("*")}
         return Outcome(process.exitcode, output.read_text(), files)
+
+
+def run_pytest(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run pytest in a folder, as somebody would who has installed the project."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _run(arguments: list[str], output: Path, shrink: bool) -> None:

@@ -1,16 +1,13 @@
 """What a run leaves behind: a verdict that can be read, repeated and trusted to have looked."""
 
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from conformance.report import SCHEMA_VERSION
-from tests.harness.suite import ROOT, Outcome, run_suite
+from tests.harness.suite import ROOT, Outcome, run_pytest, run_suite
 
 COLUMNS = ROOT / "tests" / "right_backends" / "columns.py"
 QUICK = ("--profile", "quick", "--dtype", "float32")
@@ -87,7 +84,7 @@ def test_the_command_fails_again(failure: Outcome) -> None:
     story = failure.failed[0]["detail"].splitlines()
     words = shlex.split(story[-1].removeprefix("again"))
     assert words[0] == "pytest"
-    again = _pytest(*words[1:], folder=ROOT)
+    again = run_pytest(*words[1:], folder=ROOT)
     assert again.returncode == 1
     assert "\n".join(story[:2]) in again.stdout
     assert "1 failed" in again.stdout
@@ -148,7 +145,7 @@ def test_a_package_in_the_way_is_refused(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").touch()
     words = ["--import-mode=importlib", "--pyargs", "conformance", "--backend", "reference"]
-    run = _pytest(*words, folder=tmp_path)
+    run = run_pytest(*words, folder=tmp_path)
     assert run.returncode not in (0, 1)
     assert (
         f"`import reference` finds {package}, the suite belongs to {ROOT / 'reference'}"
@@ -158,22 +155,10 @@ def test_a_package_in_the_way_is_refused(tmp_path: Path) -> None:
 
 def test_the_suite_runs_from_elsewhere(tmp_path: Path) -> None:
     words = ["--pyargs", "conformance", "--backend", str(COLUMNS), *QUICK, "-k", "td_errors"]
-    run = _pytest(*words, folder=tmp_path)
+    run = run_pytest(*words, folder=tmp_path)
     assert run.returncode == 0, run.stdout
     assert "columns conforms" in run.stdout
 
 
 def _outcomes(run: Outcome) -> list[tuple[str, str]]:
     return [(result["test"], result["outcome"]) for result in run.verdict["results"]]
-
-
-def _pytest(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run pytest in a folder, as somebody would who has installed the project."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
