@@ -41,9 +41,25 @@ class Limited(Exception):
 class BadCall(Exception):
     """The call raised, or its result is not what the protocol asks for."""
 
+    clause = ""
+    """The clause that this breaks whatever was asked for; empty where nothing came back."""
+
+
+class BadResult(BadCall):
+    """The result has another type, shape, dtype or device than the protocol asks for."""
+
+    clause = "contract.shapes"
+
 
 class OutOfService(BaseException):
     """The operation hung or killed its process; no BaseException is shrunk by Hypothesis."""
+
+    def __init__(self, fate: str, call: str) -> None:
+        super().__init__(f"{fate}, {call}")
+        self.fate = fate
+        """What became of it."""
+        self.call = call
+        """What it was called with."""
 
 
 @dataclass
@@ -136,7 +152,7 @@ class Backend:
         self.what = what
         self.device = device
         self.limit = limit
-        self.out_of_service: dict[str, str] = {}
+        self.out_of_service: dict[str, OutOfService] = {}
         self.process: Process | None = None
         self.name = what
         self.provided: dict[str, list[str] | None] = {}
@@ -184,11 +200,12 @@ class Backend:
         values, expected = _in_one(operation, reply["result"]), OPERATIONS[operation].result_shape(arguments)
         if values.shape != expected:
             letters = ", ".join(OPERATIONS[operation].result)
-            raise BadCall(f"{operation} returned shape {values.shape}, expected ({letters}) = {expected}")
+            raise BadResult(f"{operation} returned shape {values.shape}, expected ({letters}) = {expected}")
         if reply["dtype"] != dtype:
-            raise BadCall(f"{operation} returned dtype {reply['dtype']} for inputs of dtype {dtype}")
+            raise BadResult(f"{operation} returned dtype {reply['dtype']} for inputs of dtype {dtype}")
         if reply["device"] and reply["device"] != self.device.split(":")[0]:
-            raise BadCall(f"{operation} returned an array on {reply['device']}, inputs were on {self.device}")
+            where = f"{reply['device']}, inputs were on {self.device}"
+            raise BadResult(f"{operation} returned an array on {where}")
         return np.asarray(values, dtype=np.float64)
 
     def gradients(
@@ -281,7 +298,7 @@ class Backend:
 
     def _ask(self, operation: str, method: str, **arguments: Any) -> dict[str, Any]:
         if operation in self.out_of_service:
-            raise OutOfService(self.out_of_service[operation])
+            raise self.out_of_service[operation]
         if self.process is None:
             self._start()
         assert self.process is not None
@@ -290,14 +307,15 @@ class Backend:
         try:
             reply = self.process.ask(method, self.limit, **arguments)
         except TimeoutError:
-            fate = f"did not return within {self.limit:g} s (--time-limit)"
+            fate = f"{operation} did not return within {self.limit:g} s (--time-limit)"
             raise self._lost(operation, fate, arguments) from None
         if reply is None:
-            raise self._lost(operation, f"killed its process ({self.process.epitaph()})", arguments)
+            fate = f"{operation} killed its process ({self.process.epitaph()})"
+            raise self._lost(operation, fate, arguments)
         if reply["status"] == "limited":
             raise Limited(reply["message"] or "NotImplementedError")
         if reply["status"] == "wrong result":
-            raise BadCall(reply["message"])
+            raise BadResult(reply["message"])
         if reply["status"] != "ok":
             raise BadCall(f"{operation} raised {reply['message']}" + _at(reply["where"]))
         return reply
@@ -305,9 +323,9 @@ class Backend:
     def _lost(self, operation: str, fate: str, arguments: dict[str, Any]) -> OutOfService:
         self.close()
         shapes = {name: x.shape for name, x in arguments.get("arguments", {}).items() if x is not None}
-        message = f"{operation} {fate}, called with shapes {shapes} and options {arguments.get('options')}"
-        self.out_of_service[operation] = message
-        return OutOfService(message)
+        call = f"called with shapes {shapes} and options {arguments.get('options')}"
+        lost = self.out_of_service[operation] = OutOfService(fate, call)
+        return lost
 
 
 def _in_one(operation: str, result: Any) -> np.ndarray:
@@ -315,12 +333,12 @@ def _in_one(operation: str, result: Any) -> np.ndarray:
     keys = OPERATIONS[operation].keys
     if isinstance(result, dict) != bool(keys):
         expected = f"a dict with the keys {', '.join(keys)}" if keys else "an array"
-        raise BadCall(f"{operation} returned a {type(result).__name__}, expected {expected}")
+        raise BadResult(f"{operation} returned a {type(result).__name__}, expected {expected}")
     if not keys:
         return np.asarray(result)
     wrong = [key for key in keys if key not in result or result[key].shape != ()]
     if wrong:
-        raise BadCall(f"{operation} returned no 0-d array under {', '.join(map(repr, wrong))}")
+        raise BadResult(f"{operation} returned no 0-d array under {', '.join(map(repr, wrong))}")
     return np.array([float(result[key]) for key in keys])
 
 

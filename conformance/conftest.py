@@ -195,27 +195,46 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(verdict.as_text())
 
 
-def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) -> dict[str, str]:
+def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) -> dict[str, Any]:
     """Let a failure say what it has to say, and mark a known one; return what its result has of its own."""
     if not isinstance(error, NonConformance | OutOfService):
         return {}
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
     verdict, source = item.config.stash[VERDICT], item.config.stash[BACKEND].source
-    body = error.story(source) if isinstance(error, NonConformance) else str(error)
-    if isinstance(error, NonConformance) and "\ngot  " in body and not error.gradient:
-        body = "\n".join([body, *_beginning(item.config.stash[BACKEND], error.case)])
-    fault = error.fault if isinstance(error, NonConformance) else ""
-    told = story(item, body, verdict.backend, fault)
+    slugs = _broken(item, error)
+    if isinstance(error, NonConformance):
+        body, fault = error.story(source), error.fault
+        if "\ngot  " in body and not error.gradient:
+            body = "\n".join([body, *_beginning(item.config.stash[BACKEND], error.case)])
+    else:
+        body, fault = error.call, error.fate
+    told = story(item, slugs, body, verdict.backend, fault)
     report.longrepr = told
     if verdict.failures(operation, dtype) >= FULL_STORIES:
-        report.longrepr = story(item, SHORTENED.format(operation, dtype), verdict.backend, fault)
-    slugs = shown(item.iter_markers(), operation)
+        report.longrepr = story(item, slugs, SHORTENED.format(operation, dtype), verdict.backend, fault)
     for known in verdict.known:
         if known.covers(slugs, operation, dtype) and known.error in told:
             report.outcome = "skipped"
             vars(report)["wasxfail"] = f"{known.reason} ({known.link})"
     reproduction = "\n".join(error.script(source)) if isinstance(error, NonConformance) else ""
-    return {"detail": told, "reproduction": reproduction}
+    return {"detail": told, "reproduction": reproduction, "clauses": slugs}
+
+
+def _broken(item: pytest.Item, error: NonConformance | OutOfService) -> tuple[str, ...]:
+    """The clauses that a failure breaks: those that its test shows, or the one of them that the call breaks.
+
+    An ordinary call that gave nothing to judge breaks none.
+    """
+    slugs = _shown(item)
+    clause = error.clause if isinstance(error, NonConformance) else ""
+    if clause in slugs:
+        return (clause,)
+    return () if item.path.name == SMOKE else slugs
+
+
+def _shown(item: pytest.Item) -> tuple[str, ...]:
+    """The clauses that a test shows of its operation."""
+    return shown(item.iter_markers(), item.callspec.params["run"][0])  # type: ignore[attr-defined]
 
 
 def _beginning(backend: Backend, case: Case) -> list[str]:
@@ -308,7 +327,13 @@ def _check_conversion(backend: Backend, dtype: str) -> None:
         )
 
 
-def _result(item: pytest.Item, report: pytest.TestReport, detail: str = "", reproduction: str = "") -> Result:
+def _result(
+    item: pytest.Item,
+    report: pytest.TestReport,
+    detail: str = "",
+    reproduction: str = "",
+    clauses: tuple[str, ...] | None = None,
+) -> Result:
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
     run = getattr(item, "funcargs", {}).get("run")
     tally = run.tally if isinstance(run, Run) else None
@@ -317,7 +342,7 @@ def _result(item: pytest.Item, report: pytest.TestReport, detail: str = "", repr
         test=_name(item),
         operation=operation,
         dtype=dtype,
-        clauses=shown(item.iter_markers(), operation),
+        clauses=_shown(item) if clauses is None else clauses,
         smoke=item.path.name == SMOKE,
         outcome=_outcome(report, reason),
         detail=detail or reason.removeprefix("Skipped: ") or (str(report.longrepr) if report.failed else ""),

@@ -5,13 +5,15 @@ import textwrap
 
 import pytest
 
-from conformance.marks import shown
 from spec.registry import current
 
 WIDTH = 110
 SENTENCE_LINES = 3
 LINES = 25
 """Of a message, at most: a clause's sentence is cut, down to one line, where there is more to tell."""
+
+NOT_CALLED, NOT_FINITE = "could not be called", "is not finite in an ordinary call"
+"""What is said of an ordinary call that breaks no clause by itself: it gave nothing to judge."""
 
 ABOUT_CALLS = {
     "contract.shapes": "note       shape and dtype are right; it is a number that is wrong, at this size",
@@ -20,17 +22,18 @@ ABOUT_CALLS = {
 """What to add under clauses that seem to be about something else than numbers."""
 
 
-def story(item: pytest.Item, body: str, backend: str, fault: str = "") -> str:
-    """Put a test's own message between the clauses that it shows and the command to run it again."""
+def story(item: pytest.Item, slugs: tuple[str, ...], body: str, backend: str, fault: str = "") -> str:
+    """Put a test's own message between the clauses that are broken and the command to run it again."""
     operation, dtype = item.callspec.params["run"]  # type: ignore[attr-defined]
-    slugs = shown(item.iter_markers(), operation)
-    headline = ": ".join(filter(None, [f"{backend}: {operation} in {dtype} breaks {slugs[0]}", fault]))
+    what = f"breaks {slugs[0]}" if slugs else NOT_CALLED if fault else NOT_FINITE
+    headline = ": ".join(filter(None, [f"{backend}: {operation} in {dtype} {what}", fault]))
     below = [f"shows also {', '.join(slugs[1:])}"] if slugs[1:] else []
-    if slugs[0] in ABOUT_CALLS and "\ngot  " in body:
+    if slugs and slugs[0] in ABOUT_CALLS and "\ngot  " in body:
         below += [ABOUT_CALLS[slugs[0]]]
     below += ["", *body.splitlines(), "", f"again      {command(item)}"]
     room = LINES - len(below) - len(headline.splitlines()) - 1
-    return "\n".join([headline, *clause_lines(slugs[0], max(1, min(room, SENTENCE_LINES))), *below])
+    cited = clause_lines(slugs[0], max(1, min(room, SENTENCE_LINES))) if slugs else []
+    return "\n".join([headline, *cited, *below])
 
 
 def clause_lines(slug: str, most: int = SENTENCE_LINES) -> list[str]:

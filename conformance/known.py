@@ -6,13 +6,14 @@
     link = "https://github.com/volcengine/verl/pull/2377"
     error = "is nan"
 
-The pattern stands for clause, operation and dtype. The file is strict: a failure is known only if its text
-has the error in it, and an entry that matches no failure of a run fails it, unless only a part of the suite
-was asked for and none of its tests is meant.
+The pattern stands for clause, operation and dtype; an operation that could not be called broke no clause, for
+which * stands too. The file is strict: a failure is known only if its text has the error in it, and an entry
+that matches no failure of a run fails it, unless only a part of the suite was asked for and none of its tests
+is meant.
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,9 +34,9 @@ class Known:
     error: str
     """A part of the text of the failure."""
 
-    def covers(self, clauses: Iterable[str], operation: str, dtype: str) -> bool:
-        """Whether a test of these clauses is meant."""
-        return any(fnmatchcase(f"{clause} {operation} {dtype}", self.pattern) for clause in clauses)
+    def covers(self, clauses: Sequence[str], operation: str, dtype: str) -> bool:
+        """Whether a test of these clauses is meant; of none, where an operation could not be called."""
+        return any(fnmatchcase(f"{clause} {operation} {dtype}", self.pattern) for clause in clauses or ("",))
 
 
 def read(path: Path) -> tuple[Known, ...]:

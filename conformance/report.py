@@ -33,6 +33,7 @@ class Result:
     operation: str
     dtype: str
     clauses: tuple[str, ...]
+    """Those that the test shows; of a failure, those that it breaks: none where a call could not be made."""
     smoke: bool
     outcome: str
     """passed, failed, known failure, limited (the backend refused every case), not provided, or not run."""

@@ -30,6 +30,9 @@ MAX_NUMBERS = 40
 ORDINARY_CALLS = 3
 """Plain calls by which a fault of the whole operation is told from one of a region."""
 
+PURE = "contract.pure"
+"""The clause that a call breaks which changes what is not its own."""
+
 SHRINK_SECONDS = 1.5
 """Time spent on making a failing input smaller; it decides how short a message gets, never a verdict."""
 
@@ -45,6 +48,7 @@ class NonConformance(AssertionError):
         upstream: np.ndarray | None = None,
         fault: str = "",
         recorded: str = "",
+        clause: str = "",
     ) -> None:
         super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
         self.case = case
@@ -54,6 +58,8 @@ class NonConformance(AssertionError):
         """What is wrong with the call itself, where it gave no answer that could be judged."""
         self.recorded = recorded
         """The argument in which the result of the call was to be differentiated."""
+        self.clause = clause
+        """The clause that the call breaks whatever it was made for; empty if that is for the test to say."""
 
     def script(self, source: Source, longest: int | None = None) -> list[str]:
         """The call as code."""
@@ -238,9 +244,9 @@ class Run:
         try:
             output = self.backend.call(case.operation, case.arguments, case.options, case.dtype, way)
         except BadCall as error:
-            self.fail(case, fault=str(error))
+            self.fail(case, fault=str(error), clause=error.clause)
         if output.changed:
-            self.fail(case, f"{case.operation} changed {' and '.join(output.changed)}")
+            self.fail(case, fault=f"{case.operation} changed {' and '.join(output.changed)}", clause=PURE)
         return output.values
 
     def differentiates(self, case: Case) -> None:
@@ -288,9 +294,11 @@ class Run:
         fault: str = "",
         gradient: str = "",
         upstream: np.ndarray | None = None,
+        clause: str = "",
     ) -> NoReturn:
         """Fail with the case as code and what is wrong."""
-        raise NonConformance(case, lambda: [*story, *filter(None, [fault])], gradient, upstream, fault=fault)
+        told = [*story, *filter(None, [fault])]
+        raise NonConformance(case, lambda: told, gradient, upstream, fault=fault, clause=clause)
 
     def _ordinary_calls_are_right(self) -> bool:
         """Whether plain calls are right; looked at once, because it does not depend on the case."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from conformance.cases import Case, ordinary
+from conformance.cases import Case
 from conformance.marks import clauses
 from conformance.run import Run
 
@@ -20,4 +20,12 @@ def test_ordinary_call(run: Run) -> None:
         run.seen(case, bool(np.isfinite(got).all()), f"got {got.tolist()}, expected finite numbers")
 
     for seed in range(CALLS):
-        run.count(check, ordinary(run.operation, run.dtype, run.backend.limits(run.operation), seed))
+        run.count(check, _in_groups(run.ordinary(seed)))
+
+
+def _in_groups(case: Case) -> Case:
+    """The same rows in groups of two and three: what a response alone gets is for its own clause to say."""
+    if "group_ids" not in case.arguments:
+        return case
+    rows = len(case.arguments["group_ids"])
+    return case.with_arguments(group_ids=np.arange(rows) % (rows // 2))

@@ -32,8 +32,11 @@ CALLS = {
     ),
 }
 
-ONLY_BELOW = ("NaN", "mutates", "hangs", "dies", "killed", "crashes")
-"""Mistakes that the first line of a failure does not tell."""
+BROKEN = {
+    **dict.fromkeys(("shape", "dtype", "list", "None", "objects"), "contract.shapes"),
+    "mutates": "contract.pure",
+}
+"""The clause that a mistake breaks; where a call gave nothing to judge, there is none."""
 
 IMPORTS = {
     "no library": ("import no_such_library", "it needs 'no_such_library', which is not installed"),
@@ -81,11 +84,31 @@ def test_a_call_goes_wrong(mistake: str, tmp_path: Path) -> None:
     outcome = _run(tmp_path, TD_ERRORS + body)
     (failure,) = outcome.failed
     assert failure["operation"] == "td_errors"
-    assert failure["detail"].startswith("columns: td_errors in float32 breaks contract.")
-    assert mistake in ONLY_BELOW or message in failure["detail"].splitlines()[0]
-    assert message in failure["detail"]
-    assert "again      pytest 'conformance/test_smoke.py" in failure["detail"]
+    headline, *below = failure["detail"].splitlines()
+    assert message in failure["detail"] if mistake == "NaN" else message in headline
+    assert "again      pytest 'conformance/test_smoke.py" in below[-1]
+    _accuses(outcome, BROKEN.get(mistake), "is not finite" if mistake == "NaN" else "could not be called: ")
     _keeps_the_other_operation(outcome)
+
+
+ALONE = """
+
+
+def rloo_advantages(scores, group_ids):
+    same = group_ids[:, None] == group_ids
+    with np.errstate(invalid="ignore"):
+        others = np.where(same, scores, 0).sum(axis=1) - scores
+        return scores - others / (same.sum(axis=1) - 1).astype(scores.dtype)
+"""
+
+
+def test_what_a_response_alone_gets_is_told_by_its_clause(tmp_path: Path) -> None:
+    backend = tmp_path / "backend.py"
+    backend.write_text(COLUMNS.read_text() + ALONE)
+    words = ("--backend", backend, "--profile", "quick", "--dtype", "float32", "-k", "rloo_advantages")
+    outcome = run_suite(*words, shrink=False)
+    assert not any(failure["smoke"] for failure in outcome.failed)
+    assert any(failure["clauses"] == ["grpo.single"] for failure in outcome.failed)
 
 
 def test_a_required_keyword_is_missing(tmp_path: Path) -> None:
@@ -194,6 +217,18 @@ def _run(folder: Path, td_errors: str) -> Outcome:
     assert outcome.status == 1, outcome.output
     _is_quiet(outcome)
     return outcome
+
+
+def _accuses(outcome: Outcome, clause: str | None, otherwise: str) -> None:
+    """Headline, table and results name the clause that is broken, and no other; or none at all."""
+    (failure,) = outcome.failed
+    what = f"breaks {clause}" if clause else otherwise
+    assert failure["detail"].startswith(f"columns: td_errors in float32 {what}")
+    assert "shows also" not in failure["detail"]
+    assert failure["clauses"] == ([clause] if clause else [])
+    of_contract, of_operation = re.findall(r"^td_errors .*", outcome.output, re.MULTILINE)
+    assert of_contract.count("FAIL") == bool(clause)
+    assert "FAIL" in of_operation
 
 
 def _keeps_the_other_operation(outcome: Outcome) -> None:

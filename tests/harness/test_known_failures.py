@@ -50,6 +50,17 @@ def test_known_failures_do_not_fail_the_run(backend: Path, processes: tuple[str,
     assert "known failure: * td_errors *: it has no discount (https://example.org/thread)" in outcome.output
 
 
+def test_what_cannot_be_called_breaks_no_clause(tmp_path: Path) -> None:
+    backend = tmp_path / "backend.py"
+    backend.write_text(COLUMNS + WRONG.replace("return rewards - values", "raise OSError"), encoding="utf-8")
+    raised = "td_errors raised OSError"
+    assert run(backend, entry("* td_errors *", raised)).status == 0
+    [failed] = run(
+        backend, entry("contract.* td_errors *", raised), entry("gae.* td_errors *", raised)
+    ).failed
+    assert failed["smoke"]
+
+
 def test_another_failure_is_not_known(backend: Path) -> None:
     outcome = run(backend, entry("gae.td-error td_errors float32"))
     assert outcome.status == 1

@@ -124,9 +124,8 @@ def _lines(slugs: tuple[str, ...], body: str) -> list[str]:
     )
     item: Any = SimpleNamespace(
         callspec=SimpleNamespace(params={"run": ("gae", "float64")}),
-        iter_markers=lambda: [pytest.mark.clauses(*slugs, of=()).mark],
         config=config,
         path=Path(ROOT, "conformance", "test_gae.py"),
         name="test_it[gae-float64]",
     )
-    return story(item, body, "x").splitlines()
+    return story(item, slugs, body, "x").splitlines()
