@@ -47,11 +47,13 @@ BACKEND = pytest.StashKey[Backend]()
 DEFAULT_DTYPES = ["float32", "float64"]
 SMOKE = "test_smoke.py"
 OF_ANY = ("contract", "calls", "sizes", "defaults", "far_options", "scales")
-ORDER = {SMOKE: 0} | {f"test_{name}.py": 2 for name in OF_ANY}
-"""Smoke checks first, then the chapters, where causes show, then what holds of every operation."""
+ORDER = {SMOKE: 0, "test_expectations.py": 2} | {f"test_{name}.py": 3 for name in OF_ANY}
+"""Smoke checks first, then the chapters, where causes show, then means, then what holds of any operation."""
 FULL_STORIES = 3
-"""Failures of one operation in one dtype that are told in full; the others are told by their command."""
+"""Failures of one operation in one dtype that are told in full, with the call; the others without it."""
 SHORTENED = f"shortened  {FULL_STORIES} failures of {{}} in {{}} are told in full; --report DIR keeps all"
+KEPT = ("got  ", "note  ")
+"""How the lines begin that a shortened failure keeps."""
 
 
 class Collector:
@@ -98,8 +100,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marker = metafunc.definition.get_closest_marker("operations")
     names = marker.args if marker else tuple(OPERATIONS)
-    dtypes = metafunc.config.getoption("--dtype") or DEFAULT_DTYPES
-    pairs = [(name, dtype) for name in names for dtype in dict.fromkeys(dtypes)]
+    pairs = [(name, dtype) for name in names for dtype in _dtypes(metafunc.config)]
     metafunc.parametrize("run", pairs, indirect=True, ids=[f"{name}-{dtype}" for name, dtype in pairs])
 
 
@@ -211,7 +212,9 @@ def _tell(item: pytest.Item, report: pytest.TestReport, error: BaseException) ->
     told = story(item, slugs, body, verdict.backend, fault)
     report.longrepr = told
     if verdict.failures(operation, dtype) >= FULL_STORIES:
-        report.longrepr = story(item, slugs, SHORTENED.format(operation, dtype), verdict.backend, fault)
+        kept = [line for line in body.splitlines() if line.startswith(KEPT)]
+        short = "\n".join([*kept, SHORTENED.format(operation, dtype)])
+        report.longrepr = story(item, slugs, short, verdict.backend, fault)
     for known in verdict.known:
         if known.covers(slugs, operation, dtype) and known.error in told:
             report.outcome = "skipped"
@@ -267,7 +270,8 @@ def _open_verdict(
         backend=backend,
         provided=provided,
         limits=limits,
-        settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")},
+        settings={name: config.getoption(f"--{name}") for name in ("device", "profile", "seed")}
+        | {"dtypes": _dtypes(config)},
         known=_known_failures(config),
         whole=not _is_selection(config),
         notes=notes,
@@ -282,9 +286,13 @@ def _known_failures(config: pytest.Config) -> tuple[Known, ...]:
         entries = read(Path(path)) if path else ()
     except BadFile as error:
         raise pytest.UsageError(f"--known-failures: {error}") from error
-    asked = config.getoption("--dtype") or DEFAULT_DTYPES
-    others = [dtype for dtype in FORMATS if dtype not in asked]
+    others = [dtype for dtype in FORMATS if dtype not in _dtypes(config)]
     return tuple(known for known in entries if not known.pattern.endswith(tuple(f" {d}" for d in others)))
+
+
+def _dtypes(config: pytest.Config) -> list[str]:
+    """The dtypes that are tested, in the order in which they were asked for."""
+    return list(dict.fromkeys(config.getoption("--dtype") or DEFAULT_DTYPES))
 
 
 def _is_selection(config: pytest.Config) -> bool:
@@ -298,7 +306,7 @@ def _start(config: pytest.Config) -> Backend:
     what = config.getoption("--backend")
     try:
         backend = Backend(what, config.getoption("--device"), config.getoption("--time-limit"))
-        for dtype in config.getoption("--dtype") or DEFAULT_DTYPES:
+        for dtype in _dtypes(config):
             _check_conversion(backend, dtype)
     except Unusable as error:
         raise pytest.UsageError(f"backend {what}: {error}") from error

@@ -164,9 +164,15 @@ class Verdict:
         tests = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n) or "no test"
         lacking = f"; not provided: {names}" if missing else ""
         lacking += "" if counts["failed"] else "".join(f"; {text}" for text in shortcomings[:1])
-        words = "conforms" if not counts[KNOWN] else "conforms but for known failures"
-        where = f"{self.settings['device']}, {self.settings['profile']} profile, seed {self.settings['seed']}"
-        return f"{self.backend} {words if good else 'does not conform'} ({where}): {tests}{lacking}"
+        words = "conforms" if self.whole else "passes the part of the suite that was asked for"
+        words += " but for known failures" if counts[KNOWN] else ""
+        return f"{self.backend} {words if good else 'does not conform'} ({self._where()}): {tests}{lacking}"
+
+    def _where(self) -> str:
+        """The settings of the run, in words."""
+        dtypes = ", ".join(self.settings["dtypes"])
+        profile, seed = self.settings["profile"], self.settings["seed"]
+        return f"{self.settings['device']}, {dtypes}, {profile} profile, seed {seed}"
 
     def limitations(self) -> list[str]:
         """What the backend says that it cannot do: its declared options, and its reasons to refuse calls."""

@@ -44,7 +44,9 @@ def test_known_failures_do_not_fail_the_run(backend: Path, processes: tuple[str,
     outcome = run(backend, entry("* td_errors *"), words=processes)
     assert outcome.status == 0, outcome.output
     assert outcome.failed == []
-    assert outcome.verdict["verdict"].startswith("columns conforms but for known failures (cpu, quick")
+    assert outcome.verdict["verdict"].startswith(
+        "columns conforms but for known failures (cpu, float32, quick"
+    )
     found = [r for r in outcome.verdict["results"] if r["outcome"] == "known failure"]
     assert {r["operation"] for r in found} == {"td_errors"}
     assert "known failure: * td_errors *: it has no discount (https://example.org/thread)" in outcome.output

@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from conformance.operations import CHAPTERS
+from tests.harness import together
 from tests.harness.suite import ROOT, Outcome, run_suite
 
 LOSSES = ROOT / "tests" / "right_backends" / "torch_policy_loss.py"
@@ -68,7 +70,14 @@ def test_an_input_that_fails_is_counted_once(tmp_path: Path) -> None:
     assert outcome.verdict["shortcomings"] == []
 
 
-def test_the_fourth_failure_is_told_by_its_command(tmp_path: Path) -> None:
+def test_causes_show_before_what_follows_from_them() -> None:
+    files = list(dict.fromkeys(test.file.stem for test in together.tests()))
+    smoke, *chapters = files[: files.index("test_expectations")]
+    assert smoke == "test_smoke"
+    assert sorted(chapters) == sorted(f"test_{name}" for name in CHAPTERS)
+
+
+def test_the_fourth_failure_is_told_without_its_call(tmp_path: Path) -> None:
     wrong = tmp_path / "backend.py"
     wrong.write_text(
         LOSSES.read_text(encoding="utf-8").replace("logits / temperature", "logits * temperature")
@@ -76,6 +85,8 @@ def test_the_fourth_failure_is_told_by_its_command(tmp_path: Path) -> None:
     outcome = run_suite("--backend", wrong, *QUICK, "-vv", "-k", "token_logprobs", shrink=False)
     assert len(outcome.failed) > 3
     assert outcome.output.count("\nregion  ") == 3
+    numbers = [r["detail"].partition("\ngot  ")[2].splitlines()[0] for r in outcome.failed]
+    assert all(f"\ngot  {number}\n" in outcome.output for number in numbers)
     told = "shortened  3 failures of token_logprobs in float32 are told in full; --report DIR keeps all"
     assert outcome.output.count(told) == len(outcome.failed) - 3
     assert all("\nregion  " in result["detail"] for result in outcome.failed)

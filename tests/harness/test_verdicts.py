@@ -33,7 +33,9 @@ def failure(wrong: Path) -> Outcome:
 def test_the_report_of_a_failure(failure: Outcome) -> None:
     assert failure.status == 1
     assert failure.verdict["schema_version"] == SCHEMA_VERSION
-    assert failure.verdict["verdict"].startswith("columns does not conform (cpu, quick profile, seed 0)")
+    assert failure.verdict["verdict"].startswith(
+        "columns does not conform (cpu, float32, quick profile, seed 0): "
+    )
     assert {result["operation"] for result in failure.failed} == {"td_errors"}
     assert "columns does not conform" in failure.files["verdict.md"]
     assert all(result["detail"] in failure.files["verdict.md"] for result in failure.failed)
@@ -45,7 +47,8 @@ def test_the_report_of_a_pass() -> None:
     outcome = run_suite("--backend", COLUMNS, *QUICK, "-k", "whiten")
     assert outcome.status == 0
     assert set(outcome.files) == {"verdict.json", "verdict.md", "junit.xml"}
-    assert outcome.verdict["verdict"].startswith("columns conforms (cpu, quick profile, seed 0)")
+    passes = "columns passes the part of the suite that was asked for (cpu, float32, quick profile, seed 0): "
+    assert outcome.verdict["verdict"].startswith(passes)
     assert outcome.verdict["shortcomings"] == []
 
 
@@ -157,7 +160,7 @@ def test_the_suite_runs_from_elsewhere(tmp_path: Path) -> None:
     words = ["--pyargs", "conformance", "--backend", str(COLUMNS), *QUICK, "-k", "td_errors"]
     run = run_pytest(*words, folder=tmp_path)
     assert run.returncode == 0, run.stdout
-    assert "columns conforms" in run.stdout
+    assert "columns passes" in run.stdout
 
 
 def _outcomes(run: Outcome) -> list[tuple[str, str]]:
