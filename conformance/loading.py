@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from conformance.arrays import HOOKS, LIBRARIES
+from conformance.callables import SOURCES
 from conformance.operations import OPERATIONS
 
 ADAPTERS = Path(__file__).parent / "adapters"
-CLOSE = 0.85
+CLOSE = 0.8
 """How alike a name has to be to an operation's, from 0 to 1, to be taken for a misspelling."""
 
 
@@ -84,8 +85,8 @@ def provided(backend: Any, operations: Mapping[str, Collection[str]]) -> dict[st
 
 def places(backend: Any, operations: Mapping[str, Collection[str]]) -> dict[str, int]:
     """Tell how many arguments each operation of a backend takes by position, where its signature says so."""
-    found = {name: _places(getattr(backend, name, None), options) for name, options in operations.items()}
-    return {name: count for name, count in found.items() if count is not None}
+    found = {name: _positional(getattr(backend, name, None), options) for name, options in operations.items()}
+    return {name: len(names) for name, names in found.items() if names is not None}
 
 
 def tracer(backend: Any) -> Any:
@@ -95,7 +96,7 @@ def tracer(backend: Any) -> Any:
 
 
 def strangers(backend: Any, operations: Mapping[str, Collection[str]]) -> list[str]:
-    """Say what a backend has that looks like a name of the protocol, and is none."""
+    """Say what a backend has that looks like a name of the protocol, and is none, or is in another place."""
     public = [name for name in dir(backend) if not name.startswith("_") and name not in operations]
     lacking = [name for name in operations if not callable(getattr(backend, name, None))]
     found = [
@@ -105,10 +106,8 @@ def strangers(backend: Any, operations: Mapping[str, Collection[str]]) -> list[s
         if callable(getattr(backend, name))
     ]
     for operation in operations.keys() - set(lacking):
-        options = operations[operation]
-        for name in sorted(set(_keyword_only(getattr(backend, operation))) - set(options)):
-            near = "".join(f"; near: {option}" for option in get_close_matches(name, options, n=1))
-            found.append(f"{operation} takes {name!r}, which is no option of it{near}")
+        function, options = getattr(backend, operation), operations[operation]
+        found += _unknown_keywords(operation, function, options) + _misplaced(operation, function, options)
     return sorted(found)
 
 
@@ -130,6 +129,33 @@ def declared(
         for name in limits.keys() - set(operations[operation]):
             raise LoadError(f"its options name {name!r}: {operation} has {', '.join(operations[operation])}")
     return found
+
+
+def _unknown_keywords(operation: str, function: Any, options: Collection[str]) -> list[str]:
+    """Say what a function takes by name alone that is no option."""
+    names = sorted(set(_keyword_only(function)) - set(options) - set(_arguments(operation)))
+    near = {name: get_close_matches(name, options, n=1) for name in names}
+    return [
+        f"{operation} takes {name!r}, which is no option of it" + "".join(f"; near: {x}" for x in near[name])
+        for name in names
+    ]
+
+
+def _misplaced(operation: str, function: Any, options: Collection[str]) -> list[str]:
+    """Say which arguments a function takes by name alone, or in another order than the protocol's."""
+    arguments, by_name = _arguments(operation), _keyword_only(function)
+    named = [name for name in arguments if name in by_name]
+    given = [name for name in _positional(function, options) or () if name in arguments]
+    found = [f"{operation} takes {', '.join(named)} by name; arguments come by position"] if named else []
+    if given != [name for name in arguments if name in given]:
+        found += [f"{operation} takes {', '.join(given)}; they come as {', '.join(arguments)}"]
+    return found
+
+
+def _arguments(operation: str) -> tuple[str, ...]:
+    """What a call gives by position."""
+    _, names = SOURCES.get(operation, ((), tuple(x.name for x in OPERATIONS[operation].arguments)))
+    return names
 
 
 def _values(values: Any) -> tuple[Any, ...]:
@@ -186,13 +212,13 @@ def _is_wrapper(function: Any) -> bool:
     return kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
-def _places(function: Any, options: Collection[str]) -> int | None:
-    """Count what a function takes by position, up to the first option."""
+def _positional(function: Any, options: Collection[str]) -> list[str] | None:
+    """What a function takes by position, up to the first option; None where it does not say."""
     parameters = _parameters(function)
     if parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(list(takewhile(lambda name: name not in options, names)))
+    return list(takewhile(lambda name: name not in options, names))
 
 
 def _keyword_only(function: Any) -> list[str]:

@@ -21,6 +21,18 @@ del policy_metrics
 
 def aggregate(x, mask, *, mode, horizn=None, empty_rows="count"):
     return _aggregate(x, mask, mode, None, empty_rows)
+
+
+def wihten(mask, x):
+    return x
+
+
+def td_errors(values, rewards, mask, *, bootstrap_value, gamma):
+    return rewards
+
+
+def backtracking_line_search(parameters, evaluate, full_step, *, max_kl):
+    return parameters
 """
 
 
@@ -53,7 +65,12 @@ def test_names_that_are_nearly_right_are_told(limited: Outcome) -> None:
     assert limited.status == 0
     assert limited.verdict["notes"] == [
         "aggregate takes 'horizn', which is no option of it; near: horizon",
+        "backtracking_line_search takes parameters, evaluate, full_step; "
+        "they come as evaluate, parameters, full_step",
         "polcy_metrics is no operation; near: policy_metrics",
+        "td_errors takes bootstrap_value by name; arguments come by position",
+        "td_errors takes values, rewards, mask; they come as rewards, values, mask, bootstrap_value",
+        "wihten is no operation; near: whiten",
     ]
     assert all(f"\nnote: {note}\n" in limited.output for note in limited.verdict["notes"])
 
