@@ -323,10 +323,9 @@ def _check_conversion(backend: Backend, dtype: str) -> None:
         back, name = backend.round_trip(x, dtype)
     except (BadCall, OutOfService) as error:
         backend.close()
-        remedy = "name others with --dtype"
         if backend.device != "cpu":
-            remedy = f"is there a device {backend.device!r}? If so, {remedy}"
-        raise Unusable(f"its arrays cannot hold {dtype}: {error}; {remedy}") from error
+            raise Unusable(f"its arrays cannot be put on the device {backend.device!r}: {error}") from error
+        raise Unusable(f"its arrays cannot hold {dtype}: {error}; name others with --dtype") from error
     if name != dtype or not np.array_equal(np.asarray(back, dtype=float), x, equal_nan=True):
         backend.close()
         raise Unusable(

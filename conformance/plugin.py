@@ -1,9 +1,10 @@
 """The suite's command line options, known to every `pytest` in this environment.
 
-This module imports pytest alone, so that a run that has nothing to do with the suite pays nothing.
+This module imports nothing of ours, so that a run that has nothing to do with the suite pays nothing.
 """
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -69,5 +70,16 @@ def pytest_configure(config: pytest.Config) -> None:
     for option in ("--report", "--replay"):
         if (folder := config.getoption(option)) and Path(folder).is_file():
             raise pytest.UsageError(f"{option} {folder}: that is a file, expected a folder")
-    if config.getoption("--report") and not config.option.xmlpath:
-        config.option.xmlpath = f"{config.getoption('--report')}/junit.xml"
+    if report := config.getoption("--report"):
+        _refuse_unwritable(report)
+        config.option.xmlpath = config.option.xmlpath or f"{report}/junit.xml"
+
+
+def _refuse_unwritable(report: str) -> None:
+    """Make the folder of the report, and stop before the run where nothing can be written into it."""
+    try:
+        Path(report).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=report).close()
+    except OSError as error:
+        why = f"{error.strerror}, expected a folder to write into"
+        raise pytest.UsageError(f"--report {report}: {why}") from error

@@ -48,7 +48,7 @@ class Result:
     worst_distance: float
     """Farthest answer from the middle of its permitted interval, in half widths; above 1 fails."""
     grade: float
-    """Farthest answer from the truth, in units of what the conditioning allows; about 1 is the best."""
+    """Farthest answer from the truth, in units of what the conditioning allows."""
 
 
 @dataclass
@@ -82,11 +82,14 @@ class Verdict:
 
     def shortcomings(self) -> list[str]:
         """List what makes a run without a failed test a failure all the same."""
-        asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
-        executed = {r.operation for r in self.results if r.executed}
-        silent = [f"{name} is provided, and no case of it was executed" for name in sorted(asked - executed)]
-        nothing = [] if executed or silent else ["nothing was executed"]
+        silent = [f"{name} is provided, and no case of it was executed" for name in self._silent()]
+        nothing = [] if silent or any(r.executed for r in self.results) else ["nothing was executed"]
         return [*silent, *nothing, *self._untrue()]
+
+    def _silent(self) -> list[str]:
+        """List the operations that are provided and were asked for, and of which nothing was executed."""
+        asked = {r.operation for r in self.results if r.operation in self.provided and not r.smoke}
+        return sorted(asked - {r.operation for r in self.results if r.executed})
 
     def _untrue(self) -> list[str]:
         """List the known failures that no test, or no failure of this run, bears out."""
@@ -199,11 +202,11 @@ class Verdict:
         (folder / "verdict.md").write_text(self._as_markdown())
 
     def _line(self, group: "pd.DataFrame") -> dict[str, Any]:
-        counts = group.outcome.value_counts()
+        operation, counts = group.operation.iloc[0], group.outcome.value_counts()
         return {
-            "operation": group.operation.iloc[0],
+            "operation": operation,
             "dtype": group["dtype"].iloc[0],
-            "verdict": _cell(group.outcome),
+            "verdict": "FAIL" if operation in self._silent() else _cell(group.outcome),
             **{outcome: int(counts.get(outcome, 0)) for outcome in OUTCOMES},
             "executed/expected": f"{group.executed.sum()}/{group.expected.sum()}",
             "worst distance": _number(group.worst_distance.max()),
@@ -248,10 +251,10 @@ class Verdict:
 
 
 LEGEND = """\
-partly: what was executed passed, and the backend refused some of the inputs of every test of the clause
+partly: what was executed passed, and in every test of the clause the backend refused some inputs
 executed/expected: inputs that were judged, of those that were asked for; an input that fails ends its test
 worst distance: from the middle of the permitted interval, in half widths; above 1 fails
-grade: error in units of what the conditioning of the inputs allows; about 1 is the best there is"""
+grade: error in units of what the conditioning of the inputs allows; up to about 1 is as good as it gets"""
 
 
 def _dtypes(group: "pd.DataFrame") -> str:

@@ -1,13 +1,11 @@
 """What an adapter gets wrong ends in one message that says so, and costs no other operation its verdict."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness.suite import ROOT, Outcome, run_suite
+from tests.harness.suite import ROOT, Outcome, run_pytest, run_suite
 
 COLUMNS = ROOT / "tests" / "right_backends" / "columns.py"
 TD_ERRORS = "def td_errors(rewards, values, mask, bootstrap_value, *, gamma):\n    "
@@ -152,6 +150,7 @@ def test_every_case_is_refused(tmp_path: Path) -> None:
     assert set(outcome.tests("td_errors").values()) == {"limited"}
     assert "limited: td_errors: not yet" in outcome.output
     assert "FAIL: td_errors is provided, and no case of it was executed" in outcome.output
+    assert re.search(r"^td_errors +float32 +FAIL ", outcome.output, re.MULTILINE)
     _keeps_the_other_operation(outcome)
 
 
@@ -185,12 +184,18 @@ def test_a_class_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--report", "--replay"])
 def test_a_file_where_a_folder_is_expected(option: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "pytest", "conformance/", "--backend", str(COLUMNS)]
-    run = subprocess.run(
-        [*command, option, str(tmp_path / "file")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 4
+    run = run_pytest("conformance/", option, str(tmp_path / "file"), folder=ROOT)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"{option} {tmp_path / 'file'}: that is a file, expected a folder" in run.stderr
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = str(tmp_path / "file" / "report")
+    run = run_pytest("conformance/", "--report", folder, folder=ROOT)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"--report {folder}: Not a directory, expected a folder to write into" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_dtype_that_the_library_lacks() -> None:
@@ -201,10 +206,9 @@ def test_a_device_that_is_not_there() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    _is_refused("torch_impl", "CUDA", "--device", "cuda")
-    _is_refused(
-        "torch_impl", "; is there a device 'cuda'? If so, name others with --dtype", "--device", "cuda"
-    )
+    for device, said in (("cuda", "CUDA"), ("gpu", "device string: gpu")):
+        put = f"its arrays cannot be put on the device {device!r}: "
+        assert said in _is_refused("torch_impl", put, "--device", device)
     _is_refused(str(COLUMNS), "NumPy arrays live on the cpu, not on 'cuda'", "--device", "cuda")
 
 
@@ -238,13 +242,15 @@ def _keeps_the_other_operation(outcome: Outcome) -> None:
     assert re.search(r"^whiten +float32 +pass ", outcome.output, re.MULTILINE)
 
 
-def _is_refused(what: str, message: str, *words: object) -> None:
+def _is_refused(what: str, message: str, *words: object) -> str:
+    """Demand that the run ends before it begins, with one line; return it."""
     outcome = run_suite("--backend", what, *words)
     assert outcome.status == pytest.ExitCode.USAGE_ERROR
     (line,) = re.findall(r"^ERROR: .*", outcome.output, re.MULTILINE)
     assert line.startswith(f"ERROR: backend {what}: ")
     assert message in line
     _is_quiet(outcome)
+    return str(line)
 
 
 def _is_quiet(outcome: Outcome) -> None:
