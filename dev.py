@@ -1,4 +1,4 @@
-"""Set up this project and check it. Needs nothing but Python 3.11 or newer.
+"""Set up this project and check it. Needs Python >= 3.11 with its venv module (on Debian python3.11-venv).
 
 python3 dev.py conformance [pytest arguments]    run the conformance suite, for example with --backend NAME
 python3 dev.py test [pytest arguments]           run everything that a change must pass
@@ -36,6 +36,8 @@ ADAPTERS = ROOT / "conformance" / "adapters"
 PARALLEL = ("-n", "auto", "--maxprocesses", "8")
 OUR_DTYPES = ("float64", "float32", "bfloat16")
 """What torch_impl is tested in when nothing else is asked for."""
+PATHS = ("--report", "--replay", "--known-failures")
+"""The suite's options whose values are paths, but for "off" and for what --backend names."""
 CONFORMANCE_EXTRAS = "torch"
 TRAIN_EXTRAS = "lora,train"
 TEST_EXTRAS = f"{TRAIN_EXTRAS},torch,test"
@@ -175,7 +177,7 @@ def suite_options(arguments: list[str]) -> list[str]:
     """
     chosen = any(argument.startswith(("--backend", "--dtype")) for argument in arguments)
     dtypes = [] if chosen else [word for dtype in OUR_DTYPES for word in ("--dtype", dtype)]
-    return [*PARALLEL, "--durations=5", *dtypes, *map(absolute, arguments)]
+    return [*PARALLEL, "--durations=5", *dtypes, *absolute(arguments)]
 
 
 def backends(arguments: list[str]) -> list[str]:
@@ -185,12 +187,15 @@ def backends(arguments: list[str]) -> list[str]:
     return [value for value in values if re.fullmatch(r"[\w-]+", value)]
 
 
-def absolute(argument: str) -> str:
-    """Spell out the path of a backend's file: pytest runs in the project's folder, not in the caller's."""
-    option, equals, value = argument.rpartition("=")
-    if not (value.endswith(".py") and Path(value).is_file()):
-        return argument
-    return f"{option}{equals}{Path(value).resolve()}"
+def absolute(arguments: list[str]) -> list[str]:
+    """Spell out the paths among the arguments: pytest runs in the project's folder, not in the caller's."""
+    found = []
+    for before, argument in itertools.pairwise(["", *arguments]):
+        option, equals, value = argument.partition("=") if argument[:2] == "--" else (before, "", argument)
+        is_path = (option in PATHS and value != "off") or (value.endswith(".py") and Path(value).is_file())
+        left = f"{option}=" if equals else ""
+        found.append(f"{left}{Path(value).resolve()}" if value and is_path else argument)
+    return found
 
 
 def has_pip(venv: Path) -> bool:
