@@ -8,7 +8,7 @@ import torch
 from tests.benchmarks import __main__ as bench
 from tests.benchmarks.memory import peak
 from tests.benchmarks.profile import operators
-from tests.benchmarks.works import TINY, WORKS, Work
+from tests.benchmarks.works import TINY, WORKS, Aim, Work
 
 
 @pytest.mark.filterwarnings("ignore")  # peers, where they are installed
@@ -36,7 +36,16 @@ def test_aims_are_compared_with_what_was_measured(verl: float, met: str) -> None
     found = bench.against_aims(entries(floor=1e-3, ours=2e-3, verl=verl))
     assert list(found["met"]) == [met, bench.MISSED]
     assert list(found["at"]) == ["every size", "64, 512"]
+    assert list(found["aim"]) == ["20 times as fast as verl", "50 times as fast as verl"]
     assert set(found["reached"]) == {f"{verl / 2e-3:.3g}"}
+
+
+@pytest.mark.parametrize(
+    ("aim", "words"),
+    [(Aim("scipy", 1.0), "as fast as scipy"), (Aim("floor", 1 / 0.85), "at most 1.18 × the floor")],
+)
+def test_an_aim_in_words(aim: Aim, words: str) -> None:
+    assert aim.words == words
 
 
 def test_a_missed_aim_has_its_profile() -> None:

@@ -35,6 +35,14 @@ class Aim:
     size: Sizes | None = None
     """At this size; None: at each."""
 
+    @property
+    def words(self) -> str:
+        """The aim as the page says it."""
+        if self.against == "floor":
+            return f"at most {self.ratio:.3g} × the floor"
+        times = "" if self.ratio == 1.0 else f"{self.ratio:.3g} times "
+        return f"{times}as fast as {self.against}"
+
 
 @dataclass(frozen=True, eq=False)
 class Work:

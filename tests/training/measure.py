@@ -26,6 +26,10 @@ SEEDS = {"grpo": 3, "ppo": 3, "dpo": 3, "reward-model": 3, "trpo": 3, "sft": 1}
 SHOWN = ("grpo", "ppo")
 """Algorithms whose first report is kept, with its plots."""
 PACKAGES = ("numpy", "reasoning-gym", "torch", "transformers")
+TIES = (
+    "A reward model starts with a head of zeros, and scores every response alike: a tie is not the right way "
+    "round, so that its accuracy begins at 0."
+)
 PAGE = "training.md"
 MEMORY_PAGE = "training-memory.md"
 SMALL = ModelSettings(layers=8, heads=8, width=256)
@@ -98,8 +102,8 @@ def write(folder: Path, done: Iterable[Trial], into: Path, how: str) -> None:
     title = "Training by the tiny presets, from nothing"
     shown = [name for name in SHOWN if (folder / "runs" / f"{name}-0").is_dir()]
     links = [f"[The report of {name}, seed 0](training-{name}/report.md)" for name in shown]
-    text = page(title, how, table, packages=PACKAGES) + "\n" + "\n\n".join(links) + "\n"
-    (into / PAGE).write_text(text, encoding="utf-8")
+    text = page(title, how, table, packages=PACKAGES).rstrip()
+    (into / PAGE).write_text("\n\n".join([text, TIES, *links]) + "\n", encoding="utf-8")
     for name in shown:
         run, kept = folder / "runs" / f"{name}-0", into / f"training-{name}"
         shutil.rmtree(kept, ignore_errors=True)

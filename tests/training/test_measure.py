@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import measure
-from tests.training.measure import PAGE, Trial, write
+from tests.training.measure import PAGE, TIES, Trial, write
 from torch_impl.train.memory import Batch
 from torch_impl.train.models import ModelSettings
 
@@ -38,6 +38,7 @@ def test_reports_that_are_linked_are_there(done: list[Trial], tmp_path: Path) ->
     text = (into / PAGE).read_text(encoding="utf-8")
     assert "by `a command`" in text
     assert "(training-grpo/report.md)" in text
+    assert TIES in text
     assert "training-ppo" not in text
     assert (into / "training-grpo" / "report.md").read_text(encoding="utf-8") == "a report"
     assert (into / "training-grpo" / "plots" / "kl.svg").exists()
