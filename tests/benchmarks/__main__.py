@@ -26,7 +26,7 @@ PEERS = ("verl", "trl", "torchrl", "scipy")
 PAGE = "speed"
 MET, MISSED = "yes", "no"
 AIMS = (
-    "Set by ourselves, for `torch_impl`; nothing depends on them. Where one is not met, the next table says "
+    "What is wanted of `torch_impl`; no test depends on it. Where one is not met, the next table says "
     "where the time goes."
 )
 PASSES = (
