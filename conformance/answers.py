@@ -13,6 +13,7 @@ import numpy as np
 from flint import arb, fmpq
 
 from conformance.cases import Case
+from conformance.messages import away
 from conformance.oracle import Permitted
 from conformance.run import NonConformance, Run
 
@@ -105,7 +106,7 @@ def _mismatch(name: str, answer: Answer, distance: float) -> list[str]:
     low, high = float(answer.interval.lower()), float(answer.interval.upper())
     return [
         f"got        {name} = {got}",
-        f"permitted  between {low!r} and {high!r} ({distance:.3g} half widths from its middle)",
+        f"permitted  between {low!r} and {high!r}{away(distance)}",
     ]
 
 

@@ -16,6 +16,7 @@ from conformance.asking import Answer, Call, Refusal, accepted_options, ask, cal
 from conformance.backend import Backend, OutOfService
 from conformance.conventions import FAMILIES
 from conformance.conventions.family import ASKED, Convention, Family, Hypothesis
+from conformance.messages import element
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, computed, judged, permitted, permitted_by
 from conformance.reproduction import script
@@ -218,9 +219,8 @@ def missed(miss: Miss, backend: Backend) -> list[str]:
     worst = max(distances, key=lambda place: distances[place])
     low, high = _permitted(call, miss.nearest).bounds(worst)
     leaf = OPERATIONS[call.case.operation].differentiable[0] if call.upstream else ""
-    what = f"gradient in {leaf}" if leaf else "result"
     return [
         *script(call.asked, backend.source, leaf, call.upstream[0] if call.upstream else None),
-        f"got      {what}[{', '.join(map(str, worst))}] = {float(got[worst])!r}",
+        f"got      {element(worst, leaf)} = {float(got[worst])!r}",
         f"nearest  {miss.nearest.label}, which gives {low!r} to {high!r}",
     ]

@@ -1,6 +1,6 @@
 """What a failure says of its answer: got and permitted, the nearest variant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -29,17 +29,28 @@ def mismatch(
     distance = allowed.distance(worst, float(got[worst]))
     outside = [i for i in judged(case, got) if allowed.distance(i, float(got[i])) > 1.0]
     expected = f"exactly {low!r}" if low == high else f"between {low!r} and {high!r}"
-    how_far = "" if low == high else f" ({distance:.3g} half widths from its middle)"
-    place = f"[{', '.join(map(str, worst))}]" if worst else ""
-    what = f"gradient in {gradient}" if gradient else "result"
+    how_far = "" if low == high else away(distance)
     lines = [
-        f"got        {what}{place} = {float(got[worst])!r}",
+        f"got        {element(worst, gradient)} = {float(got[worst])!r}",
         f"permitted  {expected}{how_far}",
         f"outside    {len(outside)} of {len(judged(case, got))} judged elements",
     ]
     found = islice(explanations(case, got, allowed, gradient, upstream), MAX_NOTES)
     notes = [f"note       this is what {label} gives" for label in found]
+    if gradient and not any(got[i] for i in judged(case, got)):
+        notes = ["note       no gradient arrives at all: is something detached?", *notes[: MAX_NOTES - 1]]
     return lines + (notes or _narrower(case.dtype, float(got[worst]), (low + high) / 2))
+
+
+def element(index: tuple[int, ...], gradient: str = "") -> str:
+    """The name of one element of a result, or of the gradient in an argument."""
+    place = f"[{', '.join(map(str, index))}]" if index else ""
+    return f"gradient in {gradient}{place}" if gradient else f"result{place}"
+
+
+def away(distance: float) -> str:
+    """How far a finite answer is from the middle of its interval; NaN and the infinities are nowhere near."""
+    return f" ({distance:.3g} half widths from its middle)" if np.isfinite(distance) else ""
 
 
 def _narrower(dtype: str, got: float, middle: float) -> list[str]:
@@ -69,41 +80,51 @@ def explanations(
 def readings(
     case: Case, gradient: str = "", upstream: np.ndarray | None = None
 ) -> Iterator[tuple[str, Permitted]]:
-    """Other readings of the same call, each with what it permits: of its result, or of a gradient."""
+    """Other readings of the same call, each with what it permits: of its result, or of a gradient.
+
+    What libraries do comes before an option at another value, by which any number may be met.
+    """
     case = case.with_defaults()
-    for label, variant in variants(case):
-        if not gradient:
-            yield label, permitted(variant)
-        elif upstream is not None:
-            yield label, permitted_gradients(variant, upstream)[gradient]
+    yield from _of_variants(other_inputs(case), gradient, upstream)
     for hypothesis in hypotheses(case.operation):
         first = OPERATIONS[case.operation].differentiable[:1]
         if not gradient:
             yield hypothesis.label, permitted_by(case, hypothesis.formula)
         elif hypothesis.gradient is not None and upstream is not None and (gradient,) == first:
             yield hypothesis.label, permitted_by(case, hypothesis.gradient, upstream)
+    yield from _of_variants(other_options(case), gradient, upstream)
 
 
-def variants(case: Case) -> Iterator[tuple[str, Case]]:
-    """The same call with another bootstrap, other values, another mask, an option at another value."""
-    zeroed = {"bootstrap_value": "a bootstrap value of 0", "values": "values of 0"}
+def _of_variants(
+    variants: Iterable[tuple[str, Case]], gradient: str, upstream: np.ndarray | None
+) -> Iterator[tuple[str, Permitted]]:
+    for label, variant in variants:
+        if not gradient:
+            yield label, permitted(variant)
+        elif upstream is not None:
+            yield label, permitted_gradients(variant, upstream)[gradient]
+
+
+def other_inputs(case: Case) -> Iterator[tuple[str, Case]]:
+    """The same call with another bootstrap, other values, another mask."""
+    zeroed = {"bootstrap_value": "bootstrapping from 0", "values": "values of 0"}
     for name, label in zeroed.items():
         if name in case.arguments and case.arguments[name].any():
-            yield (
-                f"{case.operation} with {label}",
-                case.with_arguments(**{name: np.zeros_like(case.arguments[name])}),
-            )
-    if "mask" in case.arguments and not case.arguments["mask"].all():
-        yield (
-            f"{case.operation} without the mask",
-            case.with_arguments(mask=np.ones_like(case.arguments["mask"])),
-        )
-    if case.arguments:  # what has none has its numbers among its options
-        yield from _other_options(case)
+            nothing = np.zeros_like(case.arguments[name])
+            yield f"{case.operation} with {label}", case.with_arguments(**{name: nothing})
+    has_a_say = "masked" in case.options  # an option that says the same of the mask
+    if "mask" in case.arguments and not case.arguments["mask"].all() and not has_a_say:
+        everything = np.ones_like(case.arguments["mask"])
+        yield f"{case.operation} with the mask ignored", case.with_arguments(mask=everything)
 
 
-def _other_options(case: Case) -> Iterator[tuple[str, Case]]:
-    """The same call with an option at another value; another algorithm, which says least, comes last."""
+def other_options(case: Case) -> Iterator[tuple[str, Case]]:
+    """The same call with an option at another value; another algorithm, which says least, comes last.
+
+    What has no arguments has its numbers among its options: another of those is another call.
+    """
+    if not case.arguments:
+        return
     for name in sorted(case.options, key=lambda name: name == "algorithm"):
         for other in option_values(case.operation, name):
             changed = case.with_options(**{name: other})

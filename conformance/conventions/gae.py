@@ -9,7 +9,7 @@ from conformance.conventions.family import Convention, Family, Observation, valu
 from conformance.conventions.inputs import EMPTY_ROW, FULL, HOLES, PADDED, dense
 from reference import gae, numbers, rows
 
-MASKED = {"masked positions skipped": "skip", "masked positions are steps of reward and value 0": "zero"}
+MASKED = {"masked positions skipped": "skip", "masked positions as steps of reward and value 0": "zero"}
 """What holes are to a recursion."""
 IGNORED = {"the mask ignored": "ignore"}
 BOOTSTRAP = Convention(

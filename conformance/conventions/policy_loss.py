@@ -32,6 +32,7 @@ def _policy_loss(
     rollout_weights: Any = None,
     *,
     bound: str = "smaller",
+    exchanged: bool = False,
     signs: str = "negative",
     weights: str = "after",
     nothing: str = "zero",
@@ -41,7 +42,7 @@ def _policy_loss(
     if nothing == "nan" and not mask.any():
         return of_nothing(logprobs)
     rollout_weights = None if weights == "ignored" else rollout_weights
-    arrays, clips = (logprobs, old_logprobs, advantages, mask), _clips(options, bound)
+    arrays, clips = (logprobs, old_logprobs, advantages, mask), _clips(options, bound, exchanged)
     before = weights == "before" and rollout_weights is not None
     if not before and bound in ("smaller", "one bound") and signs == "negative":
         return policy_loss.policy_loss(*arrays, rollout_weights, **{**options, **clips})
@@ -59,9 +60,13 @@ def _policy_loss(
     return policy_loss.aggregate(-objective, mask, **how_aggregated(options))
 
 
-def _clips(options: dict[str, Any], bound: str) -> dict[str, Any]:
+def _clips(options: dict[str, Any], bound: str, exchanged: bool) -> dict[str, Any]:
     clips = {name: options.get(name) for name in ("clip_low", "clip_high", "dual_clip")}
-    return {**clips, "clip_high": clips["clip_low"]} if bound == "one bound" else clips
+    if bound == "one bound":
+        clips["clip_high"] = clips["clip_low"]
+    elif exchanged:
+        clips["clip_low"], clips["clip_high"] = clips["clip_high"], clips["clip_low"]
+    return clips
 
 
 def _objective(ratio: Any, advantages: Any, bound: str, signs: str, clips: dict[str, Any]) -> Any:
@@ -84,13 +89,14 @@ def _policy_loss_gradient(
     rollout_weights: Any = None,
     *,
     bound: str = "smaller",
+    exchanged: bool = False,
     signs: str = "negative",
     weights: str = "after",
     nothing: str = "zero",
     **options: Any,
 ) -> Any:
     """Its gradient; observed without weights, where both signs of the dual clip agree."""
-    arrays, clips = (logprobs, old_logprobs, advantages, mask), _clips(options, bound)
+    arrays, clips = (logprobs, old_logprobs, advantages, mask), _clips(options, bound, exchanged)
     if bound in ("smaller", "one bound"):
         return policy_loss.policy_loss_gradient(upstream, *arrays, **{**options, **clips})
     nowhere = numbers.zeros(mask.shape, like=logprobs)
@@ -182,7 +188,7 @@ def _with_divergence(mask: Any, **arguments: Any) -> dict[str, Any]:
     return {**{n: x for n, x in tokens.items() if n != "mask"}, "kl": np.abs(dense(9, 3, 5)), "mask": mask}
 
 
-SHAPE = ("bound", "clip_low", "clip_high", "ratio_level", "aggregation")
+SHAPE = ("bound", "clip_low", "clip_high", "exchanged", "ratio_level", "aggregation")
 
 
 WEIGHTS = np.abs(dense(8, 3, 5)) + 0.5
@@ -205,6 +211,13 @@ FAMILIES = (
             Convention("clip_low", values(0.2), "ppo.clip-asymmetric", {"bound": ("no bound",)}),
             Convention(
                 "clip_high", values(0.2, 0.28), "ppo.clip-asymmetric", {"bound": ("no bound", "one bound")}
+            ),
+            Convention(
+                "exchanged",
+                {"clip_low below 1, clip_high above": False, "clip_low and clip_high exchanged": True},
+                "ppo.clip-asymmetric",
+                {"bound": ("no bound", "one bound")},
+                {"clip_low": 0.2, "clip_high": 0.2},
             ),
             Convention(
                 "dual_clip", {"none": None, "3": 3.0}, "ppo.dual-clip", {"bound": ("clipped", "no bound")}

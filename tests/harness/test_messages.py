@@ -10,8 +10,8 @@ import pytest
 
 from conformance.cases import Case, ordinary
 from conformance.failure import ABOUT_CALLS, LINES, SENTENCE_LINES, story
-from conformance.messages import MAX_NOTES, explanations, mismatch, variants
-from conformance.oracle import permitted
+from conformance.messages import MAX_NOTES, element, explanations, mismatch, other_options
+from conformance.oracle import permitted, permitted_gradients
 from tests.harness.suite import ROOT
 
 LONG, SHORT = "contract.constants", "gae.lambda-zero"
@@ -25,21 +25,21 @@ def test_a_bootstrap_ignored_is_told_before_options_that_agree() -> None:
     case = case.with_arguments(**still, bootstrap_value=np.ones(2)).with_options(gamma=1.0)
     ignored = case.with_arguments(bootstrap_value=np.zeros(2))
     notes = list(islice(explanations(case, _answer(ignored), permitted(case)), MAX_NOTES))
-    assert notes[0] == "train_step with a bootstrap value of 0"
+    assert notes[0] == "train_step with bootstrapping from 0"
 
 
 def test_another_algorithm_is_the_last_variant() -> None:
-    labels = [label for label, _ in variants(ordinary("train_step", "float64", {}))]
+    labels = [label for label, _ in other_options(ordinary("train_step", "float64", {}))]
     algorithms = [label for label in labels if "algorithm=" in label]
     assert len(algorithms) > 1
     assert labels[-len(algorithms) :] == algorithms
 
 
 def test_an_odd_number_of_rows_has_no_variant_that_reads_pairs() -> None:
-    labels = [label for label, _ in variants(_of_rows(3))]
+    labels = [label for label, _ in other_options(_of_rows(3))]
     assert any("algorithm='grpo'" in label for label in labels)
     assert not any("algorithm='dpo'" in label for label in labels)
-    assert any("algorithm='dpo'" in label for label, _ in variants(_of_rows(2)))
+    assert any("algorithm='dpo'" in label for label, _ in other_options(_of_rows(2)))
 
 
 def _of_rows(count: int) -> Case:
@@ -63,6 +63,48 @@ def test_an_option_that_changes_nothing_is_no_variant() -> None:
     assert list(explanations(case, _answer(case) * 1.0001, permitted(case))) == []
     notes = explanations(case, _answer(case.with_options(clip_low=0.5)), permitted(case))
     assert not any("ratio_level" in note for note in notes)
+
+
+def test_exchanged_bounds_are_told_before_an_option_that_agrees() -> None:
+    """One token, whose ratio leaves its range above: an upper bound of 0 gives the same."""
+    token = {"logprobs": np.full((1, 1), -1.0), "old_logprobs": np.full((1, 1), -1.25)}
+    case = ordinary("policy_loss", "float32", {}, sizes={"B": 1, "T": 1})
+    case = case.with_arguments(**token, advantages=np.ones((1, 1))).with_options(clip_low=0.0, clip_high=0.28)
+    got = _answer(case.with_options(clip_low=0.28, clip_high=0.0))
+    notes = list(explanations(case, got, permitted(case)))
+    assert "policy_loss with clip_low and clip_high exchanged" in notes[:MAX_NOTES]
+    assert "policy_loss with clip_high=0.0" in notes[MAX_NOTES:]
+
+
+@pytest.mark.parametrize("operation", ["td_errors", "gae"])
+def test_a_mask_that_is_ignored_is_told_once(operation: str) -> None:
+    case = ordinary(operation, "float32", {})
+    case = case.with_arguments(mask=np.resize([True, False, True], (3, 5))).with_options(gamma=1.0)
+    got = _answer(case.with_arguments(mask=np.ones((3, 5), dtype=bool)))
+    (note,) = [note for note in explanations(case, got, permitted(case)) if "mask" in note]
+    assert "ignore" in note
+
+
+@pytest.mark.parametrize("got", [[0.0, 0.0], [0.0, 1.0]])
+def test_a_gradient_that_does_not_arrive(got: list[float]) -> None:
+    case = ordinary("importance_ratio", "float32", {}, sizes={"B": 1, "T": 2})
+    upstream = np.ones((1, 2))
+    allowed = permitted_gradients(case, upstream)["logprobs"]
+    told = mismatch(case, np.array([got]), allowed, (0, 0), "logprobs", upstream)
+    assert any("is something detached?" in line for line in told) == (not any(got))
+
+
+def test_a_number_alone_has_no_index() -> None:
+    assert element(()) == "result"
+    assert element((), "x") == "gradient in x"
+    assert element((0, 2), "x") == "gradient in x[0, 2]"
+
+
+def test_nan_is_at_no_distance() -> None:
+    case = ordinary("whiten", "float32", {}, sizes={"B": 1, "T": 2})
+    for got, is_told in ((np.full((1, 2), 7.0), True), (np.full((1, 2), np.nan), False)):
+        lines = mismatch(case, got, permitted(case), (0, 0))
+        assert any("half widths" in line for line in lines) == is_told
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ SECOND = {
         "ddof": "0",
         "shift_mean": "honoured (True, False)",
     },
-    "discounted_returns": {"masked": "masked positions are steps of reward and value 0"},
+    "discounted_returns": {"masked": "masked positions as steps of reward and value 0"},
     "importance_ratio": {"log_ratio_clip": "10", "sides": "clamped from above alone"},
     "sequence_importance_ratio": {
         "statistic": "the geometric mean of a row's ratios",
