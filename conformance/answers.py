@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from flint import arb, fmpq
 
-from conformance.cases import Case
 from conformance.messages import away
 from conformance.oracle import Permitted
+from conformance.reproduction import Call
 from conformance.run import NonConformance, Run
 
 Weight = Fraction | int
@@ -86,15 +86,18 @@ def answers(got: np.ndarray, allowed: Permitted) -> np.ndarray:
     return found
 
 
-def hold(run: Run, case: Case, made: dict[str, Answer], *story: str) -> None:
-    """Demand that numbers made of several answers lie in their intervals; the names say what they are."""
+def hold(run: Run, call: Call, made: dict[str, Answer], *story: str) -> None:
+    """Demand that numbers made of answers lie in their intervals; the names say what they are.
+
+    `call` is what is shown of the calls that gave the answers.
+    """
     for name, answer in made.items():
         distance = answer.distance()
         if np.isnan(distance):
             continue
         if distance > 1.0:
             lines = _mismatch(name, answer, distance)
-            raise NonConformance(case, lambda lines=lines: [*lines, *story])  # type: ignore[misc]
+            raise NonConformance(call, lambda lines=lines: [*lines, *story])  # type: ignore[misc]
         run.tally.worst_distance = max(run.tally.worst_distance, distance)
         run.decided = True
 

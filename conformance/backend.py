@@ -24,6 +24,7 @@ from conformance.loading import registered_names
 from conformance.operations import OPERATIONS
 from conformance.protocol import REQUIRED
 from conformance.reproduction import Source
+from conformance.worker import OWN_INPUT, RESULT_BEFORE
 
 ROOT = Path(__file__).parent.parent
 LOADING_LIMIT_FACTOR = 5
@@ -81,6 +82,17 @@ class Slopes:
     """What the call returned on the way, as float64; None where the library does not tell."""
     changed: list[str] = field(default_factory=list)
     """What the call or its backward pass changed, in words."""
+
+
+def own_inputs(changed: list[str]) -> tuple[str, ...]:
+    """The arguments that a call changed, of what it changed in words."""
+    found = [text.removeprefix(OWN_INPUT).split(", ") for text in changed if text.startswith(OWN_INPUT)]
+    return tuple(name for names in found for name in names)
+
+
+def of_before(changed: list[str]) -> bool:
+    """Whether the result of a call before is among what it changed."""
+    return any(text.startswith(RESULT_BEFORE) for text in changed)
 
 
 def launch(errors: IO[bytes]) -> Any:

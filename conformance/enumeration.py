@@ -4,8 +4,8 @@ A policy is tabular: a row of tokens holds every token of its vocabulary once. P
 a backend gets their logarithms, rounded to its dtype, and what that costs is part of its permitted interval.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 from zlib import crc32
@@ -19,6 +19,7 @@ from conformance.cases import Case
 from conformance.operations import OPERATIONS
 from conformance.oracle import permitted, permitted_gradients
 from conformance.protocol import REQUIRED
+from conformance.reproduction import Call
 from conformance.run import EXAMPLES, Run
 from reference.numbers.formats import FORMATS
 
@@ -122,8 +123,19 @@ def slopes(run: Run, case: Case, name: str, upstream: np.ndarray) -> list[Answer
     return list(answers(got, permitted_gradients(case, upstream)[name]).flat)
 
 
-def expect(run: Run, case: Case, means: dict[str, tuple[Answer, arb]]) -> None:
-    """Demand that means over all outcomes are permitted; the exact ones always are, or the suite is wrong."""
+def read_as(call: Call, formula: Callable[[list[Answer]], Any], count: int) -> Call:
+    """The call with what a formula makes of its answer, of so many elements, in which it is linear."""
+    units = [[Answer.of(int(j == k)) for j in range(count)] for k in range(count)]
+    made = [np.ravel(np.array(formula(unit), dtype=object)) for unit in units]
+    weights = [[float(x.got) for x in column] for column in np.transpose(made)]
+    return replace(call, read=f"(np.array({weights}) @ np.ravel({{answer}}.tolist()))")
+
+
+def expect(run: Run, call: Call, means: dict[str, tuple[Answer, arb]], *story: str) -> None:
+    """Demand that means over all outcomes are permitted; the exact ones always are, or the suite is wrong.
+
+    `call` is what is shown of the calls that they are made of.
+    """
     for name, (answer, truth) in means.items():
         assert answer.allows(truth), f"{name}: {truth} is not in {answer.interval}"
-        hold(run, case, {name: answer}, f"exact      {truth.str(12, radius=False)}")
+        hold(run, call, {name: answer}, f"exact      {truth.str(12, radius=False)}", *story)

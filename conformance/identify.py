@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from conformance import reproduction
 from conformance.asking import Answer, Call, Refusal, accepted_options, ask, calls
 from conformance.backend import Backend, OutOfService
 from conformance.conventions import FAMILIES
@@ -19,7 +20,6 @@ from conformance.conventions.family import ASKED, Convention, Family, Hypothesis
 from conformance.messages import element
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, computed, judged, permitted, permitted_by
-from conformance.reproduction import script
 from conformance.traits import Trait, traits
 from reference.numbers.formats import FORMATS
 
@@ -219,8 +219,9 @@ def missed(miss: Miss, backend: Backend) -> list[str]:
     worst = max(distances, key=lambda place: distances[place])
     low, high = _permitted(call, miss.nearest).bounds(worst)
     leaf = OPERATIONS[call.case.operation].differentiable[0] if call.upstream else ""
+    made = reproduction.Call(call.asked, leaf, call.upstream[0] if call.upstream else None)
     return [
-        *script(call.asked, backend.source, leaf, call.upstream[0] if call.upstream else None),
+        *reproduction.script(made, backend.source),
         f"got      {element(worst, leaf)} = {float(got[worst])!r}",
         f"nearest  {miss.nearest.label}, which gives {low!r} to {high!r}",
     ]

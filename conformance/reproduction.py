@@ -26,14 +26,38 @@ OWN_CONVERSION = (
     "asarray = lambda x: backend.asarray(x, {dtype!r} if x.dtype == float else str(x.dtype), {device!r})"
 )
 GRADIENTS = {
-    "torch": "print(torch.autograd.grad({call}, {name}, asarray(upstream))[0].tolist())",
-    "jax": "print(jax.vjp(lambda {name}: {call}, {name})[1](asarray(upstream))[0].tolist())",
+    "torch": "torch.autograd.grad({call}, {name}, asarray(upstream))[0]",
+    "jax": "jax.vjp(lambda {name}: {call}, {name})[1](asarray(upstream))[0]",
 }
-RECORDED = {
-    "torch": "print({call}.tolist())",
-    "jax": "print(jax.vjp(lambda {name}: {call}, {name})[0].tolist())",
-}
-OWN_GRADIENT = "print(backend.to_numpy(backend.gradient(lambda {name}: {call}, [{name}], upstream)[0]))"
+RECORDED = {"torch": "{call}", "jax": "jax.vjp(lambda {name}: {call}, {name})[0]"}
+OWN_GRADIENT = "backend.gradient(lambda {name}: {call}, [{name}], upstream)[0]"
+
+FEW_NUMBERS, MAX_NUMBERS = 40, 100
+"""An array of few is written out; a larger one is filled and changed in some places, if that is shorter; one
+with more than the second is shortened otherwise."""
+
+WHOLE = "whole: --report DIR, key `reproduction`"
+"""Where the code is that a message shortens."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as it was made, and what is printed of it."""
+
+    case: Case
+    gradient: str = ""
+    """The argument in which it was differentiated."""
+    upstream: np.ndarray | None = None
+    recorded: str = ""
+    """The argument in which its result was to be differentiated."""
+    read: str = "{answer}"
+    """What is made of its answer, as an expression."""
+    unread: bool = False
+    """Whether what came is no array to be read, and is printed as it is."""
+    changed: tuple[str, ...] = ()
+    """The arguments that it changed: they are printed."""
+    overwritten: bool = False
+    """Whether its result is changed by the next call: it is printed before that and after."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +89,10 @@ class Source:
     def statement(self) -> str:
         """The line that makes `backend`."""
         module, _, attribute = self.what.partition(":")
-        if self.what.endswith(".py"):
-            path = str(Path(self.what))
-            return f"import runpy, types; backend = types.SimpleNamespace(**runpy.run_path({path!r}))"
+        if module.endswith(".py"):
+            functions = f"types.SimpleNamespace(**runpy.run_path({str(Path(module))!r}))"
+            made = f"{functions}.{attribute}()" if attribute else functions
+            return f"import runpy, types; backend = {made}"
         if self.registered:
             return f"import conformance.adapters.{module} as backend"
         return (
@@ -77,56 +102,89 @@ class Source:
         )
 
 
-def script(
-    case: Case,
-    source: Source,
-    gradient: str = "",
-    upstream: np.ndarray | None = None,
-    longest: int | None = None,
-    *,
-    recorded: str = "",
-) -> list[str]:
-    """The lines that make the call, or differentiate it in the argument `gradient`, and print the answer.
+def script(call: Call, source: Source, whole: bool = True) -> list[str]:
+    """The lines that make a call, or differentiate it, and print the answer, or what is wrong with it.
 
-    With `recorded` they print the result of the call that is to be differentiated in that argument.
-    Arrays with more than `longest` entries are shortened, and the lines no longer run.
+    Unless they are to be whole, large arrays are shortened, and lines with one no longer run.
     """
+    case, leaf = call.case, call.gradient or call.recorded
     form = {"dtype": case.dtype, "device": source.device}
     lines = [
         IMPORTS.get(source.library, "import numpy as np"),
         source.statement(),
         CONVERSIONS.get(source.library, OWN_CONVERSION).format(**form),
     ]
-    arrays = case.arguments if upstream is None else {**case.arguments, "upstream": upstream}
-    lines += [f"{name} = {_array(x, longest)}" for name, x in arrays.items() if x is not None]
+    arrays = {name: x for name, x in case.arguments.items() if x is not None}
+    upstream = {} if call.upstream is None else {"upstream": call.upstream}
+    lines += [f"{name} = {_array(name, x, whole)}" for name, x in {**arrays, **upstream}.items()]
     given = {name: "None" if x is None else f"asarray({name})" for name, x in source.placed(case).items()}
-    name = gradient or recorded
-    if name:
-        lines.append(f"{name} = asarray({name})" + (".requires_grad_()" if source.library == "torch" else ""))
+    for name in filter(None, {**dict.fromkeys(call.changed), leaf: None}):
+        recording = name == leaf and source.library == "torch"
+        lines.append(f"{name} = asarray({name})" + (".requires_grad_()" if recording else ""))
         given[name] = name
     setup, arguments = SOURCES.get(case.operation, ((), tuple(given)))
     lines += [line.format(**given) for line in setup]
     words = [given.get(name, name) for name in arguments]
     words += [f"{name}={value!r}" for name, value in source.given(case).items()]
-    call = f"backend.{case.operation}({', '.join(words)})"
-    if recorded:
-        return [*lines, RECORDED[source.library].format(call=call, name=recorded)]
-    if not gradient:
-        return [*lines, f"print({_readable(case, call)})" if source.library else f"print({call})"]
-    return [*lines, GRADIENTS.get(source.library, OWN_GRADIENT).format(call=call, name=gradient)]
+    made = f"backend.{case.operation}({', '.join(words)})"
+    if call.overwritten:
+        return lines + _twice(case, source, made, [name for name in arguments if name in arrays])
+    return lines + _once(call, source, made)
 
 
-def _readable(case: Case, call: str) -> str:
-    """A call whose answer prints with all its digits."""
-    if OPERATIONS[case.operation].keys:
-        return f"{{key: float(x) for key, x in {call}.items()}}"
-    return f"{call}.tolist()" if case.arguments else call
+def _once(call: Call, source: Source, made: str) -> list[str]:
+    """The call, or its gradient, and what of it is printed."""
+    if call.gradient:
+        template = GRADIENTS.get(source.library, OWN_GRADIENT)
+        made = template.format(call=made, name=call.gradient)
+    elif call.recorded:
+        made = RECORDED[source.library].format(call=made, name=call.recorded)
+    if call.changed:
+        return [made, *(f"print({_readable(call.case, source, name)})" for name in call.changed)]
+    if call.unread:
+        return [f"print(repr({made}))"]
+    return [f"print({_readable(call.case, source, made, call.read)})"]
 
 
-def _array(x: np.ndarray, longest: int | None) -> str:
-    """An array as an expression."""
-    text = repr(x.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
-    if longest is not None and x.size > longest:
-        rows: Any = np.array2string(x, threshold=longest, edgeitems=3, separator=", ").split("\n")
-        return " ".join(part.strip() for part in rows) + f"  # shortened, shape {x.shape}"
-    return f"np.array({text})" if x.size else f"np.zeros({x.shape}, {str(x.dtype)!r})"
+def _twice(case: Case, source: Source, made: str, names: list[str]) -> list[str]:
+    """The call, then one with the same numbers in other places: what the first gave, before and after."""
+    given, shown = ", ".join(names), f"print({_readable(case, source, 'first')})"
+    return [
+        f"call = lambda {given}: {made}",
+        f"first = call({given})",
+        shown,
+        f"call(*(np.roll(x, 1) for x in [{given}]))",
+        shown,
+    ]
+
+
+def _readable(case: Case, source: Source, answer: str, read: str = "{answer}") -> str:
+    """What prints an answer with all its digits."""
+    keys = OPERATIONS[case.operation].keys
+    if not case.arguments or (keys and not source.library):
+        return answer
+    if keys:
+        return f"{{key: float(x) for key, x in {answer}.items()}}"
+    array = answer if source.library else f"np.asarray(backend.to_numpy({answer}))"
+    return f"{read.format(answer=array)}.tolist()"
+
+
+def _array(name: str, x: np.ndarray, whole: bool) -> str:
+    """What an array of this name is set to, and in which places it is changed then."""
+    if not x.size:
+        return f"np.zeros({x.shape}, {str(x.dtype)!r})"
+    numbers, counts = np.unique(x, return_counts=True)
+    most = numbers[counts.argmax()]
+    others = np.flatnonzero(x != most)
+    if x.size > FEW_NUMBERS and 4 * len(others) <= min(x.size, 2 * MAX_NUMBERS):
+        changed = f"; {name}.flat[{others.tolist()}] = {_text(x.flat[others])}" if len(others) else ""
+        return f"np.full({x.shape}, {_text(most)}){changed}"
+    if whole or x.size <= MAX_NUMBERS:
+        return f"np.array({_text(x)})"
+    rows = np.array2string(x, threshold=1, edgeitems=3, separator=", ").split("\n")
+    return " ".join(part.strip() for part in rows) + f"  # shape {x.shape}, shortened; {WHOLE}"
+
+
+def _text(x: Any) -> str:
+    """Numbers as a literal."""
+    return repr(x.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")

@@ -13,19 +13,16 @@ import hypothesis
 import numpy as np
 from hypothesis.database import ExampleDatabase
 
-from conformance.backend import Backend, BadCall, Limited, Slopes
+from conformance.backend import Backend, BadCall, Limited, Slopes, of_before, own_inputs
 from conformance.cases import MAX_TOKENS, Case, cases, ordinary
 from conformance.messages import mismatch
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, grade, judged, permitted, permitted_gradients
-from conformance.reproduction import Source, script
+from conformance.reproduction import Call, Source, script
 from reference.numbers.formats import FORMATS
 
 EXAMPLES = {"quick": 3, "default": 10, "thorough": 30}
 """Inputs tried in each region, by profile."""
-
-MAX_NUMBERS = 40
-"""An array with more entries is shortened in a message; the report has it whole."""
 
 ORDINARY_CALLS = 3
 """Plain calls by which a fault of the whole operation is told from one of a region."""
@@ -41,33 +38,24 @@ class NonConformance(AssertionError):
     """The backend breaks a clause. The story is told at the end: shrinking raises this many times."""
 
     def __init__(
-        self,
-        case: Case,
-        tell: Callable[[], list[str]],
-        gradient: str = "",
-        upstream: np.ndarray | None = None,
-        fault: str = "",
-        recorded: str = "",
-        clause: str = "",
+        self, call: Call, tell: Callable[[], list[str]], fault: str = "", clause: str = ""
     ) -> None:
+        case = call.case
         super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
-        self.case = case
+        self.call, self.case, self.gradient = call, case, call.gradient
         self.tell = tell
-        self.gradient, self.upstream = gradient, upstream
         self.fault = fault
         """What is wrong with the call itself, where it gave no answer that could be judged."""
-        self.recorded = recorded
-        """The argument in which the result of the call was to be differentiated."""
         self.clause = clause
         """The clause that the call breaks whatever it was made for; empty if that is for the test to say."""
 
-    def script(self, source: Source, longest: int | None = None) -> list[str]:
+    def script(self, source: Source, whole: bool = True) -> list[str]:
         """The call as code."""
-        return script(self.case, source, self.gradient, self.upstream, longest, recorded=self.recorded)
+        return script(self.call, source, whole)
 
     def story(self, source: Source) -> str:
         """The region, the call as code, and what is wrong with its answer."""
-        code = self.script(source, MAX_NUMBERS)
+        code = self.script(source, whole=False)
         told = [line for line in self.tell() if line != self.fault]  # a headline already
         return "\n".join([f"region     {self.case.region}", *code, *told])
 
@@ -214,12 +202,12 @@ class Run:
         gradient: str = "",
         upstream: np.ndarray | None = None,
         note: str = "",
-        recorded: str = "",
+        made: Call | None = None,
     ) -> None:
         """Demand that every specified element of a result, or of an argument's gradient, is permitted.
 
-        `note` says what is special about the call; `recorded` names an argument that the result was to be
-        differentiated in.
+        `note` says what is special about the call; `made` is the one that was made, where it is judged as
+        another.
         """
         distances = {i: allowed.distance(i, float(got[i])) for i in judged(case, got)}
         decided = {i: d for i, d in distances.items() if not np.isnan(d)}
@@ -227,14 +215,11 @@ class Run:
             worst = max(decided, key=lambda i: decided[i])
             if decided[worst] > 1.0:
                 raise NonConformance(
-                    case,
+                    made or Call(case, gradient, upstream),
                     lambda: [
                         *mismatch(case, got, allowed, worst, gradient, upstream),
                         *([f"note       {note}"] if note else []),
                     ],
-                    gradient,
-                    upstream,
-                    recorded=recorded,
                 )
             self.tally.worst_distance = max(self.tally.worst_distance, decided[worst])
         self.decided |= bool(decided) or not distances
@@ -244,9 +229,11 @@ class Run:
         try:
             output = self.backend.call(case.operation, case.arguments, case.options, case.dtype, way)
         except BadCall as error:
-            self.fail(case, fault=str(error), clause=error.clause)
+            self.fail(Call(case, unread=True), fault=str(error), clause=error.clause)
         if output.changed:
-            self.fail(case, fault=f"{case.operation} changed {' and '.join(output.changed)}", clause=PURE)
+            call = Call(case, changed=own_inputs(output.changed), overwritten=of_before(output.changed))
+            what = f"{case.operation} changed {' and '.join(output.changed)}"
+            self.fail(call, fault=what, clause=PURE)
         return output.values
 
     def differentiates(self, case: Case) -> None:
@@ -275,30 +262,22 @@ class Run:
         try:
             found = self.backend.gradients(*given)
         except BadCall as error:
-            self.fail(case, fault=str(error), gradient=names[0], upstream=upstream)
+            self.fail(Call(case, names[0], upstream, unread=True), fault=str(error))
         if found.changed:
             what = f"{case.operation}, differentiated, changed {' and '.join(found.changed)}"
-            self.fail(case, fault=what, gradient=names[0], upstream=upstream)
+            self.fail(Call(case, names[0], upstream, changed=own_inputs(found.changed)), fault=what)
         return found
 
-    def seen(self, case: Case, holds: bool, *story: str) -> None:
+    def seen(self, made: Case | Call, holds: bool, *story: str) -> None:
         """Count a property that was looked at, and fail with the story where it does not hold."""
         if not holds:
-            self.fail(case, *story)
+            self.fail(made, *story)
         self.decided = True
 
-    def fail(
-        self,
-        case: Case,
-        *story: str,
-        fault: str = "",
-        gradient: str = "",
-        upstream: np.ndarray | None = None,
-        clause: str = "",
-    ) -> NoReturn:
-        """Fail with the case as code and what is wrong."""
-        told = [*story, *filter(None, [fault])]
-        raise NonConformance(case, lambda: told, gradient, upstream, fault=fault, clause=clause)
+    def fail(self, made: Case | Call, *story: str, fault: str = "", clause: str = "") -> NoReturn:
+        """Fail with the call as code and what is wrong."""
+        call, told = made if isinstance(made, Call) else Call(made), [*story, *filter(None, [fault])]
+        raise NonConformance(call, lambda: told, fault, clause)
 
     def _ordinary_calls_are_right(self) -> bool:
         """Whether plain calls are right; looked at once, because it does not depend on the case."""

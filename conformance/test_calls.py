@@ -15,6 +15,7 @@ from conformance.relations import (
     right_gradients,
     same_bits,
 )
+from conformance.reproduction import Call
 from conformance.run import Run
 from reference.numbers.formats import FORMATS
 
@@ -57,7 +58,8 @@ def test_constants(run: Run) -> None:
         found = run.gradients(case, names, upstream) if names else {}
         constants = [name for name in names if name not in operation.differentiable]
         leaks = [name for name in constants if np.nan_to_num(found[name], nan=1.0).any()]
-        run.seen(case, not leaks, f"a gradient flows into {', '.join(leaks)}: detach it")
+        leaking = Call(case, leaks[0], upstream) if leaks else case
+        run.seen(leaking, not leaks, f"a gradient flows into {', '.join(leaks)}: detach it")
         right_for_ones = right_gradients(run, case, np.ones(upstream.shape))
         allowed = permitted_gradients(case, upstream) if right_for_ones else {}
         for name in right_for_ones:
@@ -149,7 +151,7 @@ def _differentiated(
     found = run.slopes(case, names, upstream, way)
     if found.result is not None:
         told = "; ".join(filter(None, ["this call is differentiated; one that is not is right", note]))
-        run.judge(case, found.result, allowed, note=told, recorded=names[0])
+        run.judge(case, found.result, allowed, note=told, made=Call(case, recorded=names[0]))
     for name in names:
         run.judge(case, found.gradients[name], slopes[name], name, upstream, note=note)
 

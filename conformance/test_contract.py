@@ -10,6 +10,7 @@ from conformance.backend import Limited
 from conformance.cases import MASK_REGIONS, Case
 from conformance.extremes import in_reach, with_slopes
 from conformance.marks import clauses, operations
+from conformance.messages import element
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted, judged, permitted
 from conformance.parts import denominator, part, parts, rows_of, with_a_part_without_tokens
@@ -24,6 +25,7 @@ from conformance.relations import (
     right_gradients,
     same_bits,
 )
+from conformance.reproduction import Call
 from conformance.run import Run
 from conformance.values import consistent, option_values, reads
 from reference.numbers.formats import FORMATS
@@ -81,11 +83,11 @@ def test_masked_gradient(run: Run) -> None:
     def check(case: Case) -> None:
         mask = case.arguments["mask"]
         for filled in (case, _filled(case, (np.nan, np.inf))):
-            for name, got in run.gradients(filled, names, run.upstream(case)).items():
+            upstream = run.upstream(case)
+            for name, got in run.gradients(filled, names, upstream).items():
                 masked = np.where(mask, 0.0, got)
-                run.seen(
-                    filled, not masked.any(), f"gradient in {name}: {got.tolist()}, expected 0 where masked"
-                )
+                told = f"gradient in {name}: {got.tolist()}, expected 0 where masked"
+                run.seen(Call(filled, name, upstream), not masked.any(), told)
 
     run.over(("holes", "empty-rows"), check, FEW_TOKENS, inputs=5)
 
@@ -109,9 +111,15 @@ def test_padding(run: Run) -> None:
         slopes = right_gradients(run, case, upstream)
         for left, right in ((0, 3), (2, 0)):
             padded = case.with_arguments(**_padded(case, left, right))
-            run.judge(case, _cut(case, run.call(padded), left, right), allowed)
-            for name, got in gradients(run, padded, list(slopes), upstream).items():
-                run.judge(case, _cut(case, got, left, right), slopes[name], name, upstream)
+            side = f"{left} masked columns on the left" if left else f"{right} masked columns on the right"
+            note = f"the call has {side}; without them it is right"
+            got, read = _cut(case, run.call(padded), left, right)
+            run.judge(case, got, allowed, note=note, made=Call(padded, read=read))
+            for name, found in gradients(run, padded, list(slopes), upstream).items():
+                got, read = _cut(case, found, left, right)
+                run.judge(
+                    case, got, slopes[name], name, upstream, note, Call(padded, name, upstream, read=read)
+                )
 
     run.over(("generic", "adversarial", "truncated"), check, inputs=10)
 
@@ -129,11 +137,16 @@ def test_permutation(run: Run) -> None:
         slopes = right_gradients(run, case, upstream) if case.region == "generic" else {}
         permuted = part(case, order)
         rows_of_their_own = bool(operation.result) and not operation.keys
-        got = run.call(permuted)
-        run.judge(case, got[back] if rows_of_their_own else got, allowed)
+        note = f"the call has its rows in the order {order.tolist()}; in order it is right"
+        read = f"{{answer}}[{back.tolist()}]"
+        got, made = run.call(permuted), Call(permuted)
+        if rows_of_their_own:
+            got, made = got[back], Call(permuted, read=read)
+        run.judge(case, got, allowed, note=note, made=made)
         moved = upstream[order] if rows_of_their_own else upstream
         for name, gradient in gradients(run, permuted, list(slopes), moved).items():
-            run.judge(case, gradient[back], slopes[name], name, upstream)
+            made = Call(permuted, name, moved, read=read)
+            run.judge(case, gradient[back], slopes[name], name, upstream, note, made)
 
     run.over(("generic", "adversarial"), check, FEW_TOKENS, inputs=5)
 
@@ -157,7 +170,10 @@ def test_parts_of_a_mean(run: Run) -> None:
             if slopes:
                 run.differentiates(piece)
         told = {f"Σ over parts of {name} · denominator": x for name, x in sums.items()}
-        hold(run, whole, told, f"whole      · its denominator: {(denominator(whole) * got).tolist()!r}")
+        story = f"whole      · its denominator: {(denominator(whole) * got).tolist()!r}"
+        pieces = ", ".join(str(rows.tolist()) for rows in parts(rows_of(whole)))
+        note = f"note       the code gives the whole; the parts are its rows {pieces}"
+        hold(run, Call(whole), told, story, note)
 
     run.over(("exact", "empty-rows"), check, FEW_TOKENS, inputs=5, **fixed)
 
@@ -225,15 +241,14 @@ def _masked_values_do_not_matter(run: Run, case: Case, fillings: tuple[float, ..
     with_zeros = _result_and_gradients(run, clean)
     for filled in _each_filling(case, fillings):
         for name, got in _result_and_gradients(run, filled).items():
-            wrong = [i for i in judged(case, got) if not same_bits(got[i], with_zeros[name][i])]
-            run.seen(
-                filled,
-                not wrong,
-                *(
-                    f"{name}[{i}] is {got[i].item()!r}, and {with_zeros[name][i].item()!r} with zeros there"
-                    for i in wrong[:1]
-                ),
-            )
+            zeros = with_zeros[name]
+            wrong = [i for i in judged(case, got) if not same_bits(got[i], zeros[i])]
+            told = [
+                f"{element(i, name)} is {got[i].item()!r}, and {zeros[i].item()!r} with zeros there"
+                for i in wrong[:1]
+            ]
+            upstream = run.upstream(filled, seed=0) if name else None
+            run.seen(Call(filled, name, upstream), not wrong, *told)
 
 
 def _masked_values_are_permitted(run: Run, clean: Case, filled: Iterable[Case]) -> None:
@@ -254,11 +269,9 @@ def _each_filling(case: Case, fillings: tuple[float, ...]) -> Iterator[Case]:
 
 
 def _result_and_gradients(run: Run, case: Case) -> dict[str, np.ndarray]:
-    """The result of a call and, where the backend offers them, its gradients; masks alone choose upstream."""
-    found = {"result": run.call(case)}
+    """The result of a call, under "", and its gradients, if there are any; masks alone choose upstream."""
     names = list(OPERATIONS[case.operation].differentiable)
-    slopes = gradients(run, case, names, run.upstream(case, seed=0))
-    return found | {f"gradient in {name}": gradient for name, gradient in slopes.items()}
+    return {"": run.call(case)} | gradients(run, case, names, run.upstream(case, seed=0))
 
 
 def _with_own_horizon(case: Case) -> Case:
@@ -286,10 +299,12 @@ def _filled(case: Case, fillings: tuple[float, ...]) -> Case:
     )
 
 
-def _cut(case: Case, got: np.ndarray, left: int, right: int) -> np.ndarray:
-    """Take appended columns away again."""
-    of_tokens = OPERATIONS[case.operation].of_tokens and got.ndim == 2
-    return got[:, left : got.shape[1] - right] if of_tokens else got
+def _cut(case: Case, got: np.ndarray, left: int, right: int) -> tuple[np.ndarray, str]:
+    """Take appended columns away again; and how that is written."""
+    if not OPERATIONS[case.operation].of_tokens or got.ndim != 2:
+        return got, "{answer}"
+    stop = got.shape[1] - right
+    return got[:, left:stop], f"{{answer}}[:, {left}:{stop}]"
 
 
 def _padded(case: Case, left: int, right: int) -> dict[str, Any]:

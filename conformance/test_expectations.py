@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ from conformance.enumeration import (
     log_ratio,
     logs,
     probabilities,
+    read_as,
     results,
     slopes,
 )
 from conformance.marks import clauses, operations
+from conformance.reproduction import Call
 from conformance.run import Run
 from conformance.values import MODES
 from reference.numbers.formats import FORMATS
@@ -47,8 +50,9 @@ def test_means_of_estimates(run: Run) -> None:
     def check(p: Policies) -> None:
         for name in ("k1", "k3"):
             case = _estimate(run, p, name)
-            mean = _mean(p.policy, results(run, case))
-            expect(run, case, {f"the mean of {name} over tokens of the policy": (mean, _divergence(p))})
+            over_tokens = partial(_mean, p.policy)
+            mean, shown = over_tokens(results(run, case)), _read(p, Call(case), over_tokens)
+            expect(run, shown, {f"the mean of {name} over tokens of the policy": (mean, _divergence(p))})
 
     _each(run, check)
 
@@ -67,8 +71,14 @@ def test_mean_gradients_of_estimates(run: Run) -> None:
         }
         for name, target in targets.items():
             case = _estimate(run, p, name)
-            pulls = _over(p.policy, slopes(run, case, "logprobs", _row(p.policy)))
-            expect(run, case, _each_logit(f"E[∇{name}]", in_logits(p.policy, pulls), target))
+            upstream = _row(p.policy)
+
+            def pulled(found: list[Answer]) -> list[Answer]:
+                return in_logits(p.policy, _over(p.policy, found))
+
+            means = pulled(slopes(run, case, "logprobs", upstream))
+            shown = _read(p, Call(case, "logprobs", upstream), pulled)
+            expect(run, shown, _each_logit(f"E[∇{name}]", means, target))
 
     _each(run, check)
 
@@ -80,9 +90,11 @@ def test_estimate_in_reward(run: Run) -> None:
 
     def check(p: Policies) -> None:
         case = _estimate(run, p, "k1")
-        weights = [-q * k for q, k in zip(probabilities(p.policy), results(run, case), strict=True)]
+        less = [-q for q in probabilities(p.policy)]
+        pulled = partial(_weighed, p.policy, less)
         target = [-x for x in divergence_gradient(p.policy, p.ref)]
-        expect(run, case, _each_logit("E[-k1 ∇log π]", in_logits(p.policy, weights), target))
+        means = _each_logit("E[-k1 ∇log π]", pulled(results(run, case)), target)
+        expect(run, _read(p, Call(case), pulled), means)
 
     _each(run, check)
 
@@ -100,11 +112,12 @@ def test_shaped_rewards(run: Run) -> None:
             "mask": np.ones((len(p.worth), 1), dtype=bool),
         }
         case = call(run, "shaped_rewards", every, kl_coef=0.5, estimator="k1")
-        weights = [q * x for q, x in zip(probabilities(p.policy), results(run, case), strict=True)]
+        pulled = partial(_weighed, p.policy, probabilities(p.policy))
         for_scores = _policy_gradient(p.policy, p.worth)
         for_divergence = divergence_gradient(p.policy, p.ref)
         target = [a - b / 2 for a, b in zip(for_scores, for_divergence, strict=True)]
-        expect(run, case, _each_logit("E[reward · ∇log π]", in_logits(p.policy, weights), target))
+        means = _each_logit("E[reward · ∇log π]", pulled(results(run, case)), target)
+        expect(run, _read(p, Call(case), pulled), means)
 
     _each(run, check)
 
@@ -126,10 +139,14 @@ def test_off_policy(run: Run) -> None:
                 through_rho = [share * r for share, r in zip(p.behaviour, rho, strict=True)]
                 pulls = [x + k * slope for x, k, slope in zip(pulls, estimates, through_rho, strict=True)]
                 mean = _mean(p.behaviour, [r * k for r, k in zip(rho, estimates, strict=True)])
-                expect(run, case, {f"the mean of ρ {name} over tokens of μ": (mean, _divergence(p))})
+                told = "note       the code gives the estimates; ρ weighs them, and μ"
+                means = {f"the mean of ρ {name} over tokens of μ": (mean, _divergence(p))}
+                expect(run, Call(case), means, told)
             label = f"E[∇(ρ {name})]" if live else f"E[ρ ∇{name}]"
             pulls = _over(p.behaviour, pulls)
-            expect(run, case, _each_logit(label, in_logits(p.policy, pulls), target))
+            told = f"note       the code gives ∇{name} times shares of μ; the mean is in the logits, with ρ"
+            shown = Call(case, "logprobs", _row(p.behaviour))
+            expect(run, shown, _each_logit(label, in_logits(p.policy, pulls), target), told)
 
     _each(run, check)
 
@@ -141,13 +158,14 @@ def test_mean_of_ratios(run: Run) -> None:
 
     def check(p: Policies) -> None:
         case = call(run, "importance_ratio", _pair(run, p.policy, p.behaviour, "old_logprobs"))
-        ratios = results(run, case)
-        weighted = [r * f for r, f in zip(ratios, p.worth, strict=True)]
-        means = {
-            "the mean of ρ over old tokens": (_mean(p.behaviour, ratios), arb(1)),
-            "the mean of ρ f over old tokens": (_mean(p.behaviour, weighted), _worth(p)),
-        }
-        expect(run, case, means)
+
+        def both(ratios: list[Answer]) -> list[Answer]:
+            weighted = [r * f for r, f in zip(ratios, p.worth, strict=True)]
+            return [_mean(p.behaviour, ratios), _mean(p.behaviour, weighted)]
+
+        labels = ("the mean of ρ over old tokens", "the mean of ρ f over old tokens")
+        pairs = zip(both(results(run, case)), (arb(1), _worth(p)), strict=True)
+        expect(run, _read(p, Call(case), both), dict(zip(labels, pairs, strict=True)))
 
     _each(run, check)
 
@@ -160,9 +178,13 @@ def test_gradient_of_surrogate(run: Run) -> None:
     def check(p: Policies) -> None:
         case = call(run, "importance_ratio", _pair(run, p.policy, p.behaviour, "old_logprobs"))
         upstream = _row([m * a for m, a in zip(p.behaviour, p.worth, strict=True)])
-        pulls = _over(p.behaviour, slopes(run, case, "logprobs", upstream))
-        target = _policy_gradient(p.policy, p.worth)
-        expect(run, case, _each_logit("∇E[ρ A]", in_logits(p.policy, pulls), target))
+
+        def pulled(found: list[Answer]) -> list[Answer]:
+            return in_logits(p.policy, _over(p.behaviour, found))
+
+        means = pulled(slopes(run, case, "logprobs", upstream))
+        shown = _read(p, Call(case, "logprobs", upstream), pulled)
+        expect(run, shown, _each_logit("∇E[ρ A]", means, _policy_gradient(p.policy, p.worth)))
 
     _each(run, check)
 
@@ -181,7 +203,9 @@ def test_mean_of_the_estimator(run: Run) -> None:
             case = call(run, "importance_sampling_mean", given, self_normalized=False)
             [estimate] = results(run, case)
             mean = mean + chances[pair[0]] * chances[pair[1]] * estimate
-        expect(run, case, {"the mean of the estimate over pairs of samples": (mean, _worth(p))})
+        told = f"note       the code gives the estimate of the last of {len(worth) ** 2} pairs"
+        means = {"the mean of the estimate over pairs of samples": (mean, _worth(p))}
+        expect(run, Call(case), means, told)
 
     _each(run, check)
 
@@ -218,12 +242,13 @@ def test_length_bias(run: Run) -> None:
         for mode in MODES:
             options = {**clip, "kl_coef": 0.0, "aggregation": mode, "horizon": 7, "ratio_level": "token"}
             case = call(run, "grpo_loss", {**same, **worth, "mask": mask}, **options)
-            found = slopes(run, case, "logprobs", np.array(2.0))
+            upstream = np.array(2.0)
+            found = slopes(run, case, "logprobs", upstream)
             first = [found[0], found[5]]
             target = [exactly(Fraction(-2 * a, n)) for a, n in zip(p.worth, divisors[mode], strict=False)]
-            expect(
-                run, case, _each_logit(f"gradient with {mode}, of the first token of response", first, target)
-            )
+            label = f"gradient with {mode}, of the first token of response"
+            shown = Call(case, "logprobs", upstream, read="{answer}[:, 0]")
+            expect(run, shown, _each_logit(label, first, target))
 
     _each(run, check)
 
@@ -241,6 +266,16 @@ def _pair(run: Run, policy: tuple[int, ...], other: tuple[int, ...], beside: str
 def _estimate(run: Run, p: Policies, name: str) -> Case:
     """The estimate of every token of the vocabulary."""
     return call(run, "kl_estimate", _pair(run, p.policy, p.ref, "ref_logprobs"), estimator=name)
+
+
+def _read(p: Policies, call: Call, formula: Callable[[list[Answer]], Any]) -> Call:
+    """The call on every token, with what a formula makes of its answer."""
+    return read_as(call, formula, len(p.policy))
+
+
+def _weighed(policy: tuple[int, ...], weights: list[Fraction], numbers: list[Answer]) -> list[Answer]:
+    """What numbers of tokens, times weights, pull towards, in the logits."""
+    return in_logits(policy, [w * x for w, x in zip(weights, numbers, strict=True)])
 
 
 def _row(numbers: Any) -> np.ndarray:
@@ -298,4 +333,5 @@ def _groups(run: Run, p: Policies, operation: str, factor: Callable[[int], Fract
                 weights[k] = weights[k] + chance * next(found)
         target = [exactly(factor(size)) * x for x in _policy_gradient(p.policy, p.worth)]
         label = f"mean over groups of {size} of A ∇log π"
-        expect(run, case, _each_logit(label, in_logits(p.policy, weights), target))
+        told = f"note       the code gives A in every group of {size}; a group weighs what its chance is"
+        expect(run, Call(case), _each_logit(label, in_logits(p.policy, weights), target), told)

@@ -6,6 +6,7 @@ import numpy as np
 
 from conformance.cases import MASK_REGIONS, VALUE_REGIONS, Case, ordinary
 from conformance.marks import clauses, operations
+from conformance.reproduction import Call
 from conformance.run import Run
 from conformance.zones import CLIPS, with_every_group, with_every_ratio
 from reference.numbers.formats import FORMATS
@@ -60,7 +61,10 @@ def test_ids_are_names(run: Run) -> None:
             run.judge(renamed, run.call(renamed), allowed)
         order = np.argsort(ids, kind="stable")
         sorted_rows = case.with_arguments(scores=case.arguments["scores"][order], group_ids=ids[order])
-        run.judge(sorted_rows, run.call(sorted_rows)[np.argsort(order)], allowed)
+        back = np.argsort(order)
+        made = Call(sorted_rows, read=f"{{answer}}[{back.tolist()}]")
+        note = f"the call has its rows in the order {order.tolist()}; in order it is right"
+        run.judge(case, run.call(sorted_rows)[back], allowed, note=note, made=made)
 
     run.over(("generic", "adversarial"), check)
     run.at(check, run.ordinary(B=9).with_arguments(group_ids=np.arange(9) % 3))

@@ -14,6 +14,7 @@ from conformance.relations import (
     right_gradients,
     with_each_value,
 )
+from conformance.reproduction import Call
 from conformance.run import Run
 
 MANY = 1287
@@ -75,12 +76,14 @@ def test_more_logits_than_16_bits_count(run: Run) -> None:
         if "tokens" in case.arguments:
             spread["tokens"] = places[case.arguments["tokens"]]
         wide = case.with_arguments(**spread)
-        run.judge(wide, run.call(wide), allowed)
+        note = f"the other {VOCABULARY - len(places)} logits are −∞; without them it is right"
+        run.judge(case, run.call(wide), allowed, note=note, made=Call(wide))
         for name, got in gradients(run, wide, list(slopes), upstream).items():
-            run.judge(case, got[..., places], slopes[name], name, upstream)
+            there = Call(wide, name, upstream, read=f"{{answer}}[..., {places.tolist()}]")
+            run.judge(case, got[..., places], slopes[name], name, upstream, note, there)
             elsewhere = np.delete(got, places, axis=-1)
             told = f"gradient in {name}: {elsewhere.any(axis=-1).sum()} rows have some where logits are −∞"
-            run.seen(wide, not elsewhere.any(), told)
+            run.seen(Call(wide, name, upstream), not elsewhere.any(), told)
 
     run.at(check, run.ordinary(B=1, T=2, V=4))
 

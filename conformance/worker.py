@@ -30,6 +30,9 @@ KEPT = 4
 LAYOUTS = ("transposed", "strided", "plain", "sliced")
 """How the arguments of a call lie, in turns, that is made the "mixed" way."""
 
+OWN_INPUT, RESULT_BEFORE = "its own input: ", "the result of a call before, of "
+"""How the words begin that tell what a call has changed; its arguments follow, or the operation."""
+
 INSTALLED = ("site-packages", "dist-packages")
 """The folders of installed packages."""
 
@@ -89,7 +92,7 @@ class Server:
         told = self._told(operation, result)
         if not arrays and told["result"].dtype.kind in "fiu":
             told |= {"dtype": dtype, "device": ""}  # no input says which they should be
-        kept = self._overwritten(f"the result of a call before, of {operation}", [result], [told["result"]])
+        kept = self._overwritten(f"{RESULT_BEFORE}{operation}", [result], [told["result"]])
         return {**told, "changed": self._changed(arguments, arrays) + kept}
 
     def gradients(
@@ -155,14 +158,12 @@ class Server:
             "dtype": " and ".join(sorted(dtypes)),
             "device": next((device_name(value) for value in result.values()), ""),
             "changed": self._changed(arguments, arrays)
-            + self._overwritten(
-                f"the result of a call before, of {operation}", list(result.values()), list(read.values())
-            ),
+            + self._overwritten(f"{RESULT_BEFORE}{operation}", list(result.values()), list(read.values())),
         }
 
     def _changed(self, arguments: dict[str, Any], arrays: dict[str, Any]) -> list[str]:
         names = [name for name, x in arguments.items() if not self._same(arrays[name], x)]
-        return [*([f"its own input: {', '.join(names)}"] if names else []), *self._reset()]
+        return [*([f"{OWN_INPUT}{', '.join(names)}"] if names else []), *self._reset()]
 
     def _settings(self) -> Settings:
         found: Settings = self.hooks.settings() if hasattr(self.hooks, "settings") else {}

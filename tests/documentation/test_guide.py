@@ -10,6 +10,7 @@ import pytest
 
 from conformance.loading import registered_names
 from conformance.oracle import ELEMENTARY_FACTOR, FACTOR
+from conformance.reproduction import MAX_NUMBERS
 from conformance.run import EXAMPLES
 from tests.documentation.operations import TABLE, table
 
@@ -49,6 +50,10 @@ def test_failure_is_told_as_the_guide_says(tmp_path: Path) -> None:
         wanted = [line for line in wanted if not re.match(r"(x|mask) = |got|permitted|outside", line)]
     assert "\n".join(wanted[:9]) in "\n".join(told)
     assert [line for line in wanted if line not in told] == []
+
+
+def test_the_length_of_what_is_shortened_is_told() -> None:
+    assert f"more than {MAX_NUMBERS} numbers" in GUIDE
 
 
 def test_known_failures_are_let_pass_as_the_guide_says(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from conformance.conftest import ORDER, SMOKE
 from conformance.marks import shown
 from conformance.operations import OPERATIONS
 from conformance.oracle import Permitted
+from conformance.reproduction import Call
 from conformance.run import NonConformance, Run, Tally
 
 FOLDER = Path(conformance.__path__[0])
@@ -148,13 +149,13 @@ class Shared(Run):
         gradient: str = "",
         upstream: np.ndarray | None = None,
         note: str = "",
-        recorded: str = "",
+        made: Call | None = None,
     ) -> None:
         """As the suite does, once for equal answers."""
         key = id(allowed), got.shape, got.tobytes()
         before, self.decided = self.decided, False
         if key not in MEMORY.judged:
-            super().judge(case, got, allowed, gradient, upstream, note, recorded)
+            super().judge(case, got, allowed, gradient, upstream, note, made)
             MEMORY.judged[key] = allowed, self.decided
         self.decided = before or MEMORY.judged[key][1]
 
