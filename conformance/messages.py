@@ -1,7 +1,7 @@
 """What a failure says of its answer: got and permitted, the nearest variant."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, islice
 
 import numpy as np
 
@@ -80,33 +80,23 @@ def explanations(
 def readings(
     case: Case, gradient: str = "", upstream: np.ndarray | None = None
 ) -> Iterator[tuple[str, Permitted]]:
-    """Other readings of the same call, each with what it permits: of its result, or of a gradient.
-
-    What libraries do comes before an option at another value, by which any number may be met.
-    """
+    """Other readings of the same call, each with what it permits: of its result, or of a gradient."""
     case = case.with_defaults()
-    yield from _of_variants(other_inputs(case), gradient, upstream)
+    for label, variant in chain(other_inputs(case), other_options(case)):
+        if not gradient:
+            yield label, permitted(variant)
+        elif upstream is not None:
+            yield label, permitted_gradients(variant, upstream)[gradient]
     for hypothesis in hypotheses(case.operation):
         first = OPERATIONS[case.operation].differentiable[:1]
         if not gradient:
             yield hypothesis.label, permitted_by(case, hypothesis.formula)
         elif hypothesis.gradient is not None and upstream is not None and (gradient,) == first:
             yield hypothesis.label, permitted_by(case, hypothesis.gradient, upstream)
-    yield from _of_variants(other_options(case), gradient, upstream)
-
-
-def _of_variants(
-    variants: Iterable[tuple[str, Case]], gradient: str, upstream: np.ndarray | None
-) -> Iterator[tuple[str, Permitted]]:
-    for label, variant in variants:
-        if not gradient:
-            yield label, permitted(variant)
-        elif upstream is not None:
-            yield label, permitted_gradients(variant, upstream)[gradient]
 
 
 def other_inputs(case: Case) -> Iterator[tuple[str, Case]]:
-    """The same call with another bootstrap, other values, another mask."""
+    """The same call with another bootstrap, other values, another mask, its clip bounds exchanged."""
     zeroed = {"bootstrap_value": "bootstrapping from 0", "values": "values of 0"}
     for name, label in zeroed.items():
         if name in case.arguments and case.arguments[name].any():
@@ -116,6 +106,10 @@ def other_inputs(case: Case) -> Iterator[tuple[str, Case]]:
     if "mask" in case.arguments and not case.arguments["mask"].all() and not has_a_say:
         everything = np.ones_like(case.arguments["mask"])
         yield f"{case.operation} with the mask ignored", case.with_arguments(mask=everything)
+    if "clip_high" in case.options:
+        low, high = case.options["clip_low"], case.options["clip_high"]
+        exchanged = case.with_options(clip_low=high, clip_high=low)
+        yield f"{case.operation} with clip_low and clip_high exchanged", exchanged
 
 
 def other_options(case: Case) -> Iterator[tuple[str, Case]]:
