@@ -118,7 +118,7 @@ def script(call: Call, source: Source, whole: bool = True) -> list[str]:
     upstream = {} if call.upstream is None else {"upstream": call.upstream}
     lines += [f"{name} = {_array(name, x, whole)}" for name, x in {**arrays, **upstream}.items()]
     given = {name: "None" if x is None else f"asarray({name})" for name, x in source.placed(case).items()}
-    for name in filter(None, {**dict.fromkeys(call.changed), leaf: None}):
+    for name in filter(None, dict.fromkeys((*call.changed, leaf))):
         recording = name == leaf and source.library == "torch"
         lines.append(f"{name} = asarray({name})" + (".requires_grad_()" if recording else ""))
         given[name] = name

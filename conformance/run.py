@@ -231,7 +231,8 @@ class Run:
         except BadCall as error:
             self.fail(Call(case, unread=True), fault=str(error), clause=error.clause)
         if output.changed:
-            call = Call(case, changed=own_inputs(output.changed), overwritten=of_before(output.changed))
+            names = own_inputs(output.changed)
+            call = Call(case, changed=names, overwritten=not names and of_before(output.changed))
             what = f"{case.operation} changed {' and '.join(output.changed)}"
             self.fail(call, fault=what, clause=PURE)
         return output.values
