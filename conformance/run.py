@@ -37,9 +37,7 @@ SHRINK_SECONDS = 1.5
 class NonConformance(AssertionError):
     """The backend breaks a clause. The story is told at the end: shrinking raises this many times."""
 
-    def __init__(
-        self, call: Call, tell: Callable[[], list[str]], fault: str = "", clause: str = ""
-    ) -> None:
+    def __init__(self, call: Call, tell: Callable[[], list[str]], fault: str = "", clause: str = "") -> None:
         case = call.case
         super().__init__(f"{case.operation} in {case.dtype}, region {case.region}")
         self.call, self.case, self.gradient = call, case, call.gradient
