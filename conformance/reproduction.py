@@ -175,7 +175,7 @@ def _array(name: str, x: np.ndarray, whole: bool) -> str:
         return f"np.zeros({x.shape}, {str(x.dtype)!r})"
     numbers, counts = np.unique(x, return_counts=True)
     most = numbers[counts.argmax()]
-    others = np.flatnonzero(x != most)
+    others = np.flatnonzero((x != most) | (np.signbit(1.0 * x) != np.signbit(1.0 * most)))
     if x.size > FEW_NUMBERS and 4 * len(others) <= min(x.size, 2 * MAX_NUMBERS):
         changed = f"; {name}.flat[{others.tolist()}] = {_text(x.flat[others])}" if len(others) else ""
         return f"np.full({x.shape}, {_text(most)}){changed}"

@@ -247,11 +247,12 @@ def _told(story: str) -> tuple[tuple[int, ...], float]:
 @pytest.mark.parametrize("value", [0.0, -np.inf])
 def test_an_array_is_filled_where_that_is_shorter(value: float) -> None:
     array = np.full((3, 70), value)
-    array[1, 3], array[2, 1] = 7.0, np.inf
+    array[1, 3], array[2, 1], array[2, 2] = 7.0, np.inf, -0.0
     for x in (array, np.arange(2.0 * MAX_NUMBERS), array > 0, array[:, :2]):
         found: dict[str, Any] = {"np": np}
         exec("\n".join(_lines(x, whole=True)), found)
         np.testing.assert_array_equal(found["x"], x)
+        np.testing.assert_array_equal(np.signbit(1.0 * found["x"]), np.signbit(1.0 * x))
     assert len("".join(_lines(array, whole=False))) < len(repr(array.tolist())) / 4
 
 
