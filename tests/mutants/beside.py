@@ -7,6 +7,7 @@ asked no more.
 """
 
 import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from conformance.operations import OPERATIONS
 from tests.harness import together
 from tests.mutants.operators import Mutant
 from tests.mutants.reach import Name
+from tests.mutants.running import ROOT
 from tests.right_backends import closed_rows, linear_head
 from tests.right_backends.styles import STYLES
 
@@ -94,7 +96,7 @@ def _seen_by(
         try:
             wrong[one.mutant.id] = _backend({**texts, one.mutant.module: one.mutant.text}, face)
         except Unusable as error:
-            found[one.mutant.id] = str(error)
+            found[one.mutant.id] = str(error).replace(f"{ROOT}{os.sep}", "")
     for operation in OPERATIONS:
         felt = {one.mutant.id for one in left if operation in one.operations[face]} - found.keys()
         some = {SELF: right} | {name: wrong[name] for name in wrong if name in felt}

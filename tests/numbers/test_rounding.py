@@ -231,8 +231,10 @@ def test_only_balls_are_blurred() -> None:
     assert numbers.blurred(1.5, 2.0**-24) == 1.5
     assert not encloses(numbers.blurred(ordinary, nothing), 1.5000001)
     assert not encloses(numbers.blurred(balls.array(1.5), balls.array(2.0**-24)), 1.5000001)
-    endless: Any = numbers.blurred(ordinary, balls.array(np.nan, rounding))
-    assert not endless.value.is_finite()
+    tiny = balls.array(2.0**-24, rounding)
+    for factor in (balls.array(np.nan, rounding), tiny * tiny):  # the product may be 0
+        endless: Any = numbers.blurred(ordinary, factor)
+        assert not endless.value.is_finite()
 
 
 def test_the_order_of_a_product_matters_where_it_underflows() -> None:
