@@ -95,7 +95,8 @@ def test_what_kernels_compute_beside_the_same_in_plain_pytorch() -> None:
     1 + 2⁻¹⁰ is 1 in bfloat16, and what is left of it is not; ∞ times 0 is NaN. 2⁻⁴⁶ is a roundoff of float64
     for each of the operations that a row of 37 tokens takes.
     """
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
     command = [sys.executable, "-W", "ignore", "-c", INTERPRETED]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     narrow, endless, *segments = done.stdout.splitlines()

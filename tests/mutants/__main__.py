@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{mutant.id}\t{mutant.old!r} -> {mutant.new!r}")
             return 0
         record = Record(arguments.record)
-        run = Campaign(project, arguments.time_limit, trust=arguments.trust, record=record)
+        run = Campaign(project, arguments.time_limit, record=record)
         done = run.trials(chosen, arguments.processes, arguments.minutes)
     done.sort(key=lambda one: found.index(one.mutant))
     idle = equivalents.idle(entries, every)
@@ -101,9 +101,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--time-limit", type=float, default=600.0, help="seconds for the tests of one mutant (default: 600)"
-    )
-    parser.add_argument(
-        "--trust", action="store_true", help="do not make sure that the tests pass without a mutant"
     )
     parser.add_argument("--write", metavar="DIR", help="write the tables into this folder")
     return parser.parse_args(argv)
