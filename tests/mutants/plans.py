@@ -18,6 +18,8 @@ DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
 KERNELS = "torch_impl.kernels"
 KERNEL_TESTS = Selection(("tests/formulas/test_torch_kernels.py",))
+KERNEL_CHAPTER = "gae"
+"""The chapter whose operations have kernels."""
 INTERPRETED = "tests/right_backends/triton_interpreted.py"
 """The kernels as a backend."""
 CHECKS = ("checks.", "_check", "raise ")
@@ -76,10 +78,16 @@ def _name(function: object) -> Name:
 
 
 def _files(project: Path, mutant: Mutant, operations: list[str]) -> Selection:
-    """The tests of formulas that import the package and are of a chapter that is concerned, or of all."""
+    """The tests of formulas that import the package and are of a chapter that is concerned, or of all.
+
+    Those of the mutant's module come first, and those of how PyTorch computes the formulas last.
+    """
     chapters = {name for name, group in CHAPTERS.items() if any(op.name in operations for op in group)}
     others = CHAPTERS.keys() - chapters - {mutant.module}
+    if KERNEL_CHAPTER in others:
+        others |= {"kernels"}
     paths = sorted((project / "tests" / "formulas").glob("test_*.py"))
+    paths.sort(key=lambda path: (mutant.module not in path.stem, path.stem.startswith("test_torch")))
     taken = [
         path.relative_to(project).as_posix()
         for path in paths
