@@ -17,9 +17,7 @@ SECOND = "tests/formulas/test_second_definitions.py"
 DERIVATIONS = "tests/derivations/test_derivations.py"
 EXAMPLES = "tests/numbers/test_systems.py"
 KERNELS = "torch_impl.kernels"
-KERNEL_TESTS = Selection(("tests/formulas/test_torch_kernels.py",))
-KERNEL_CHAPTER = "gae"
-"""The chapter whose operations have kernels."""
+KERNEL_TESTS = Selection(("tests/formulas/test_torch_gae_kernels.py",))
 INTERPRETED = "tests/right_backends/triton_interpreted.py"
 """The kernels as a backend."""
 CHECKS = ("checks.", "_check", "raise ")
@@ -84,8 +82,6 @@ def _files(project: Path, mutant: Mutant, operations: list[str]) -> Selection:
     """
     chapters = {name for name, group in CHAPTERS.items() if any(op.name in operations for op in group)}
     others = CHAPTERS.keys() - chapters - {mutant.module}
-    if KERNEL_CHAPTER in others:
-        others |= {"kernels"}
     paths = sorted((project / "tests" / "formulas").glob("test_*.py"))
     paths.sort(key=lambda path: (mutant.module not in path.stem, path.stem.startswith("test_torch")))
     taken = [

@@ -196,6 +196,28 @@ def test_every_mutant_has_tests_that_may_see_it() -> None:
         assert all((ROOT / file).exists() for selection in selections for file in selection.files)
 
 
+@pytest.mark.parametrize("module", ["gae", "kl"])
+def test_the_tests_of_its_own_module_come_first(module: str) -> None:
+    """Then those of every chapter, then those of how PyTorch computes; none of another chapter's."""
+    mutant = next(m for m in EVERY if (m.package, m.module) == ("torch_impl", module))
+    function = {"gae": "gae", "kl": "kl_estimate"}[module]
+    files = [file for one in plan(ROOT, mutant, {(module, function)}) for file in one.files]
+    places = {Path(file).stem: place for place, file in enumerate(files)}
+    own = [place for stem, place in places.items() if module in stem]
+    assert max(own) < places["test_bad_arguments"] < places["test_torch_tracing"]
+    assert ("test_torch_gae_kernels" in places) == (module == "gae")
+
+
+def test_what_a_mutant_says_that_cannot_be_imported_names_no_folder() -> None:
+    mutant = replace(chosen("torch_impl.kl:adaptive_kl_coef", "arithmetic", ""), text="raise TypeError")
+    texts = {path.stem: path.read_text("utf-8") for path in (ROOT / "torch_impl").glob("*.py")}
+    asked = beside.asked(mutant, {("kl", "adaptive_kl_coef")})
+    [(said, _)] = beside.seen(texts, [asked], "torch_impl", "float32", "quick").values()
+    assert said.startswith("importing it raised TypeError")
+    assert "(at conformance/adapters/" in said
+    assert str(ROOT) not in said
+
+
 def test_equivalents_match_and_give_reasons() -> None:
     entries = read()
     assert not idle(entries, EVERY)
