@@ -3,6 +3,7 @@
 Values and gradients on drawn inputs are held against a second definition in `test_second_definitions`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -231,13 +232,16 @@ def test_torch_policy_metrics(dtype: str, batch: Batch, options: Options) -> Non
         assert_permitted(allowed[name], value, form)
 
 
+@pytest.mark.parametrize("clamp", [None, 100.0], ids=str)  # e¹⁰⁰ is beyond float32
 @pytest.mark.parametrize("advantage", [1.0, 0.0])
-def test_ratio_that_overflows_where_the_clip_holds_sends_nothing_back(advantage: float) -> None:
+def test_ratio_that_overflows_where_the_clip_holds_sends_nothing_back(
+    advantage: float, clamp: float | None
+) -> None:
     leaf, old = torch.tensor([[200.0, 0.0]], requires_grad=True), torch.zeros(1, 2)
     advantages, mask = torch.tensor([[advantage, 1.0]]), torch.tensor([[True, True]])
     for level in ("token", "sequence", "sequence-token"):
         loss = torch_policy_loss.policy_loss(
-            leaf, old, advantages, mask, clip_low=0.2, clip_high=0.2, log_ratio_clip=None, ratio_level=level
+            leaf, old, advantages, mask, clip_low=0.2, clip_high=0.2, log_ratio_clip=clamp, ratio_level=level
         )
         (gradient,) = torch.autograd.grad(loss, leaf)
         assert loss.isfinite()
@@ -252,6 +256,16 @@ def test_metrics_count_ratios_that_a_loss_would_clamp() -> None:
     clips: Any = {"clip_low": 0.5, "clip_high": 1e9}
     assert policy_loss.policy_metrics(*rows, **clips)["clip_fraction"] == 1.0
     assert torch_policy_loss.policy_metrics(*tensors, **clips)["clip_fraction"] == 1.0
+
+
+def test_metrics_do_not_count_a_ratio_at_the_dual_clip() -> None:
+    """ρ > c is strict: the exponential of 1, as float64 has it, is no more than itself."""
+    rows: Any = [*(torch.tensor([[x]]).double() for x in (1.0, 0.0, -1.0)), torch.tensor([[True]])]
+    clips: Any = {"clip_low": 0.2, "clip_high": 0.2}
+    at = torch.tensor(1.0, dtype=torch.float64).exp().item()
+    for dual_clip, share in ((at, 0.0), (math.nextafter(at, 0.0), 1.0)):
+        found = torch_policy_loss.policy_metrics(*rows, dual_clip=dual_clip, **clips)
+        assert found["dual_clip_fraction"] == share
 
 
 def test_exact_on_policy_in_dyadic_rationals() -> None:

@@ -199,6 +199,16 @@ def test_gradients_are_clean_under_the_mask(name: str, garbage: float) -> None:
 
 
 @every_operation
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_where_there_is_no_token_there_is_no_result(
+    name: str, shape: tuple[int, int], recorded: bool
+) -> None:
+    r, v, b = (torch.zeros(size, requires_grad=recorded) for size in (shape, shape, shape[:1]))
+    assert OPERATIONS[name](r, v, torch.ones(shape, dtype=torch.bool), b).shape == shape
+
+
+@every_operation
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -1e4])
 def test_result_is_zero_under_the_mask(name: str, garbage: float) -> None:
     given = rows(under_mask=garbage)

@@ -63,3 +63,12 @@ def test_the_rule_of_paths_has_the_numbers_that_are_used() -> None:
     told = torch_impl.__doc__ or ""
     assert f"blocks of {rows.BLOCK} columns" in told
     assert f"from {precision.MANY:,} numbers on" in told
+
+
+def test_products_have_the_dtype_that_autocast_wants() -> None:
+    """It leaves float64 alone, and without it every dtype is its own."""
+    numbers = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float64, torch.float32, torch.float16)}
+    assert [precision.product_dtype(x) for x in numbers.values()] == list(numbers)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [precision.product_dtype(x) for x in numbers.values()]
+    assert found == [torch.float64, torch.bfloat16, torch.bfloat16]

@@ -121,3 +121,12 @@ def test_forward_mode_is_backward_mode_or_refuses(name: str) -> None:
     assert tangent is not None
     error = abs((upstream * tangent).sum() - terms.sum())
     assert error <= 100 * ROUNDOFF * terms.abs().sum()  # no operation does more than 100 things to a number
+
+
+@pytest.mark.parametrize("name", WRITTEN_BACKWARD)
+def test_a_gradient_that_is_written_down_is_taken_once(name: str) -> None:
+    """A second derivative is refused: what was written down is not recorded."""
+    operation, arguments, [leaf, *_] = call(name, "cpu")
+    (slope,) = torch.autograd.grad(operation(*arguments).square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(slope.sum())

@@ -90,6 +90,27 @@ def test_by_hand(step: Any, call: dict[str, Any], options: dict[str, Any], expec
     assert np.array_equal(np.round(got, 12), np.round(expected, 12))
 
 
+ALGORITHMS = ("ppo", "grpo", "dpo", "reward-model", "trpo")
+
+
+@both
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_no_rows_change_nothing(step: Any, algorithm: str) -> None:
+    none = {name: np.array(TOKEN[name])[:0] for name in list(TOKEN)[2:]}
+    got = step(TOKEN | none, algorithm=algorithm, learning_rate=0.25)
+    assert np.array_equal(got, TOKEN["parameters"])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_step_is_taken_where_nothing_is_recorded_too(algorithm: str) -> None:
+    """And it records nothing for who asks for it."""
+    batch = PAIR if algorithm in ("grpo", "dpo") else TWO_STATES
+    expected = by_torch(batch, algorithm=algorithm, learning_rate=0.25)
+    assert expected.any()
+    with torch.no_grad():
+        assert np.array_equal(by_torch(batch, algorithm=algorithm, learning_rate=0.25), expected)
+
+
 @both
 def test_a_step_of_a_trust_region_by_hand(step: Any) -> None:
     """F = ¼ (1, -1; -1, 1), g = (-1, 1): s = (-2, 2), s·F s = 4, and half of Δ·F Δ is δ for Δ = √(δ/2) s."""
@@ -97,6 +118,28 @@ def test_a_step_of_a_trust_region_by_hand(step: Any) -> None:
     logit = float(step(TOKEN, algorithm="trpo", **free)[0, 1])
     assert round(logit / math.sqrt(1e-8 / 2) / 2, 3) in (1.0, 0.5)
     assert np.array_equal(step(TOKEN | {"mask": [[False]]}, algorithm="trpo", **free), [[0.0, 0.0, 0.0]])
+
+
+@both
+def test_a_slope_of_hardly_anything_is_none(step: Any) -> None:
+    """The mean over two tokens has the slope (r, -r) / 4, of norm r / √8: at most 1e-10 for r = 2e-10."""
+    for paid, moves in ((2e-10, False), (4e-10, True)):
+        got = step(PAIR | {"rewards": [[paid], [0.0]]}, algorithm="trpo", learning_rate=0.0)
+        assert got.any() == moves
+
+
+def test_the_table_is_what_the_search_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not what it has looked at last."""
+
+    @torch.no_grad()
+    def search(evaluate: Any, parameters: torch.Tensor, step: torch.Tensor, **_: Any) -> torch.Tensor:
+        evaluate(parameters + step)
+        return parameters - step
+
+    expected = by_torch(TOKEN, algorithm="trpo", learning_rate=0.0)
+    monkeypatch.setattr(torch_impl, "backtracking_line_search", search)
+    assert np.array_equal(by_torch(TOKEN, algorithm="trpo", learning_rate=0.0), -expected)
+    assert expected.any()
 
 
 @both

@@ -231,6 +231,28 @@ def test_every_dtype(name: str) -> None:
         assert all(map(encloses, permitted, map(float, got)))
 
 
+def test_damping_is_rounded_as_products_are_computed() -> None:
+    """A = 0, b = 1, d = 4/3: Δ = √(2δ/d), just beyond the middle between two numbers of bfloat16.
+
+    4/3 in bfloat16 is 2⁻⁹ of it too large, which takes Δ 2⁻¹⁰ down, to the other side.
+    """
+    one = torch.ones(1, dtype=torch.bfloat16)
+    middle = 1 + 2.0**-8
+    beyond = (middle * (1 + 2.0**-12)) ** 2 * (4 / 3) / 2
+    step = torch_impl.trust_region_step(lambda v: 0 * v, one, max_kl=beyond, damping=4 / 3)
+    assert step.item() == 1 + 2.0**-7
+
+
+def test_a_shortened_step_is_rounded_with_the_point_that_it_leads_to() -> None:
+    """1 + 0.7 · 183 · 2⁻¹⁵ is just beyond the middle, 1 + 2⁻⁸, to which 0.7 · 183 · 2⁻¹⁵ alone is rounded."""
+    one, step = (torch.tensor([x], dtype=torch.bfloat16) for x in (1.0, 183 * 2.0**-15))
+    improvements = iter([-1.0, 1.0])
+    found = torch_impl.backtracking_line_search(
+        lambda _: (next(improvements), 0.0), one, step, max_kl=1.0, backtrack=0.7
+    )
+    assert found.item() == 1 + 2.0**-7
+
+
 def test_a_kernel_costs_nothing() -> None:
     """The Fisher matrix of logits in float32: rounding leaves its products a part in its kernel."""
     probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])

@@ -25,6 +25,13 @@ from torch_impl.kernels import TRITON
 PACKAGES = ("reference", "torch_impl", *([KERNELS] if TRITON else []))
 ENOUGH = 0.95
 """The share of the mutants that are mistakes, which has to be seen."""
+SUITE = (
+    *(name for name in FOLDERS if name != "tests"),
+    "tests/harness",
+    "tests/right_backends",
+    "tests/mutants/beside.py",
+)
+"""What decides on how a round of the suite ends (`tests.mutants.beside`)."""
 TOGETHER = 400
 """So many mutants are asked side by side."""
 
@@ -73,7 +80,9 @@ class Campaign:
     ) -> None:
         self.project, self.limit, self.trust = project, limit, trust
         self.record = record or Record(None)
-        self.code = digest(*(project / name for name in FOLDERS))[:16]
+        self.code, self.suite = (
+            digest(*(project / name for name in names))[:16] for names in (FOLDERS, SUITE)
+        )
         self.unchanged: dict[Selection, Future[Outcome]] = {}
         self.lock = Lock()
         self.reaching = cache(lambda package: reaching(package, _texts(project, package)))
@@ -176,7 +185,7 @@ class Campaign:
                     if seen_by:
                         yield Trial(mutant, seen_by, seconds[mutant.id])
                     else:
-                        self.record.put(_beside(mutant), [self.code, number + 1])
+                        self.record.put(_beside(mutant), [self.suite, number + 1])
                         through.append(mutant)
                 left = through
         yield from (Trial(m, "", seconds[m.id]) for m in left)
@@ -196,7 +205,7 @@ class Campaign:
     def _rounds(self, mutant: Mutant) -> int:
         """How many rounds of the suite as it is have not seen a mutant."""
         code, rounds = self.record.get(_beside(mutant)) or ("", 0)
-        return rounds if code == self.code else 0
+        return rounds if code == self.suite else 0
 
     def _one_by_one(self, some: list[Mutant], processes: int, until: float) -> Iterator[Trial]:
         """The tests that may see each mutant, in a process of its own."""

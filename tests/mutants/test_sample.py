@@ -128,7 +128,7 @@ class AtOnce:
 def test_a_round_that_has_not_seen_a_mutant_is_on_record(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an interruption the next round follows; the first one again where the project has changed."""
+    """After an interruption the next round follows; the first one again where what it reads has changed."""
     mutant, record = chosen("torch_impl.kl:adaptive_kl_coef", "arithmetic", ""), Record(None)
     asked: list[tuple[str, ...]] = []
 
@@ -145,9 +145,11 @@ def test_a_round_that_has_not_seen_a_mutant_is_on_record(
         assert Campaign(project, LIMIT, record=record).trials([mutant], 1) == []
         assert asked == [*now]
         asked.clear()
-    with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
-        Campaign(tree, LIMIT, record=record).trials([mutant], 1)
-    assert asked == [*every]
+    for file, again in (("tests/formulas/test_new.py", ()), ("tests/right_backends/new.py", every)):
+        with changed(project, {file: ""}) as tree:
+            Campaign(tree, LIMIT, record=record).trials([mutant], 1)
+        assert asked == [*again]
+        asked.clear()
 
 
 def test_a_selection_of_nothing_is_no_verdict(project: Path) -> None:
