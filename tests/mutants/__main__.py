@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from tests.campaigns import Record, page
-from tests.mutants import campaign, equivalents
-from tests.mutants.campaign import ENOUGH, PACKAGES, Campaign, Trial
+from tests.mutants import campaign, equivalents, score
+from tests.mutants.campaign import PACKAGES, Campaign, Trial
 from tests.mutants.equivalents import Equivalent
 from tests.mutants.running import snapshot
 
@@ -62,22 +62,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _page(title: str, how: str, done: list[Trial], entries: tuple[Equivalent, ...]) -> str:
     """The page that --write makes."""
-    left = campaign.table(campaign.survivors(done, entries))
-    proved = campaign.reasons(done, entries)
+    left = score.table(score.survivors(done, entries))
+    proved = score.reasons(done, entries)
     parts: list[str | pd.DataFrame]
-    parts = [campaign.by_module(done, entries), "Survivors", left, "Survivors that are no mistakes", proved]
+    parts = [score.by_module(done, entries), "Survivors", left, "Survivors that are no mistakes", proved]
     return page(title, how, *parts)
 
 
 def _told(done: list[Trial], entries: tuple[Equivalent, ...]) -> bool:
     """Print what became of the mutants, and tell whether it will do."""
-    print(campaign.by_module(done, entries).to_string())
-    for one in campaign.survivors(done, entries):
+    print(score.by_module(done, entries).to_string())
+    for one in score.survivors(done, entries):
         print(f"survived: {one.mutant.id}: {one.mutant.old} -> {one.mutant.new}")
-    wrong = campaign.refuted(done, entries)
+    wrong = score.refuted(done, entries)
     for one in wrong:
         print(f"called equivalent, and a test sees it: {one.mutant.id}")
-    return campaign.score(done, entries) >= ENOUGH and not wrong
+    return score.score(done, entries) >= score.ENOUGH and not wrong
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Make mutants, hold the tests against them, and count."""
+"""Make mutants, and hold the tests against them."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,12 +10,9 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-import pandas as pd
-
 from tests.campaigns import Record, digest
 from tests.harness import together
 from tests.mutants import beside
-from tests.mutants.equivalents import Equivalent
 from tests.mutants.operators import Mutant, mutants
 from tests.mutants.plans import KERNELS, checks, plan
 from tests.mutants.reach import Name, reaching
@@ -23,8 +20,6 @@ from tests.mutants.running import FOLDERS, NO_TEST, PASSED, Outcome, Selection, 
 from torch_impl.kernels import TRITON
 
 PACKAGES = ("reference", "torch_impl", *([KERNELS] if TRITON else []))
-ENOUGH = 0.95
-"""The share of the mutants that are mistakes, which has to be seen."""
 SUITE = (
     *(name for name in FOLDERS if name != "tests"),
     "tests/harness",
@@ -80,19 +75,15 @@ class Campaign:
     ) -> None:
         self.project, self.limit, self.trust = project, limit, trust
         self.record = record or Record(None)
-        self.code, self.suite = (
-            digest(*(project / name for name in names))[:16] for names in (FOLDERS, SUITE)
-        )
+        self.suite = digest(*(project / name for name in SUITE))[:16]
+        self.helpers = digest(*_helpers(project))
         self.unchanged: dict[Selection, Future[Outcome]] = {}
         self.lock = Lock()
         self.reaching = cache(lambda package: reaching(package, _texts(project, package)))
 
     def trial(self, mutant: Mutant) -> Trial:
         """Run the tests that may see a mutant until one does."""
-        with self.lock:  # threads that parse at once disturb each other (python/cpython#106905)
-            users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
-            selections = plan(self.project, mutant, users)
-        seconds = 0.0
+        seconds, selections = 0.0, self.plan(mutant)
         with changed(self.project, {mutant.file: mutant.text}) as tree:
             for selection in selections:
                 outcome = run_tests(tree, selection, self.limit)
@@ -102,10 +93,23 @@ class Campaign:
                     return Trial(mutant, outcome.end, seconds)
         return Trial(mutant, "", seconds)
 
+    def plan(self, mutant: Mutant) -> list[Selection]:
+        """The tests that may see a mutant."""
+        with self.lock:  # threads that parse at once disturb each other (python/cpython#106905)
+            users: set[Name] = self.reaching(mutant.package)[mutant.module, mutant.function]
+            return plan(self.project, mutant, users)
+
     def recorded(self, mutant: Mutant) -> Trial | None:
         """What is on record: that a mutant of the module as it is was seen, or that these tests do not."""
         seen_by, seconds, code = self.record.get(_key(mutant)) or ("", 0.0, "")
-        return Trial(mutant, seen_by, seconds) if seen_by or code == self.code else None
+        known = bool(seen_by) or (bool(code) and code == self.code(mutant))
+        return Trial(mutant, seen_by, seconds) if known else None
+
+    def code(self, mutant: Mutant) -> str:
+        """A hash of what decides on whether a mutant survives: its tests and all that these are made of."""
+        selections = self.plan(mutant)
+        files = sorted({self.project / name for selection in selections for name in selection.files})
+        return digest(self.suite, self.helpers, repr(selections), *files)[:16]
 
     def _require_sound(self, selection: Selection, outcome: Outcome) -> None:
         """What fails for a mutant must pass without it."""
@@ -146,7 +150,7 @@ class Campaign:
         new.sort(key=lambda mutant: self.record.get(_key(mutant)) is None)
         until = monotonic() + 60 * minutes
         for one in self._run(new, processes, until):
-            self.record.put(_key(one.mutant), [one.seen_by, one.seconds, self.code])
+            self.record.put(_key(one.mutant), [one.seen_by, one.seconds, self.code(one.mutant)])
             done.append(one)
             how = f"{one.seconds:.1f} s: {one.seen_by or 'SURVIVED'}"
             print(f"{len(done)}/{len(chosen)} {one.mutant.id}: {how}", flush=True)
@@ -221,6 +225,12 @@ class Campaign:
                     yield one
 
 
+def _helpers(project: Path) -> list[Path]:
+    """The files that tests are made of and are none themselves, but for those that make mutants."""
+    files = sorted((project / "tests").rglob("*.py"))
+    return [one for one in files if not one.name.startswith("test_") and one.parent.name != "mutants"]
+
+
 def _in_time(until: float, function: Callable[..., Any], *given: Any) -> Any:
     """What a function returns, unless it is too late for it: None."""
     return function(*given) if monotonic() < until else None
@@ -241,65 +251,3 @@ def _beside(mutant: Mutant) -> str:
 def _texts(project: Path, package: str) -> dict[str, str]:
     paths = sorted((project / package.replace(".", "/")).glob("*.py"))
     return {path.stem: path.read_text(encoding="utf-8") for path in paths}
-
-
-def excused(one: Trial, entries: tuple[Equivalent, ...]) -> bool:
-    """Whether a survivor is one that the list of equivalents has."""
-    return not one.seen_by and any(entry.covers(one.mutant) for entry in entries)
-
-
-def survivors(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
-    """The mutants that no test sees, though they are mistakes."""
-    return [one for one in done if not one.seen_by and not excused(one, entries)]
-
-
-def refuted(done: list[Trial], entries: tuple[Equivalent, ...]) -> list[Trial]:
-    """The mutants that the list calls equivalent, and a test sees."""
-    return [one for one in done if one.seen_by and any(entry.covers(one.mutant) for entry in entries)]
-
-
-def score(done: list[Trial], entries: tuple[Equivalent, ...]) -> float:
-    """The share of the mutants that are mistakes, which a test sees; 1 where there are none."""
-    mistakes = sum(not excused(one, entries) for one in done)
-    return sum(bool(one.seen_by) for one in done) / mistakes if mistakes else 1.0
-
-
-def by_module(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFrame:
-    """A line a module and one for all: mutants, how they ended, score, mean seconds."""
-    modules = dict.fromkeys(f"{one.mutant.package}.{one.mutant.module}" for one in done)
-    parts = {m: [one for one in done if f"{one.mutant.package}.{one.mutant.module}" == m] for m in modules}
-    lines = [
-        {
-            "module": name,
-            "mutants": len(part),
-            "killed": sum(bool(one.seen_by) for one in part),
-            "equivalent": sum(excused(one, entries) for one in part),
-            "score": f"{score(part, entries):.1%}",
-            "seconds each": f"{sum(one.seconds for one in part) / len(part):.1f}",
-        }
-        for name, part in [*parts.items(), ("all", done)]
-        if part
-    ]
-    return pd.DataFrame(lines).set_index("module")
-
-
-def table(left: list[Trial]) -> pd.DataFrame:
-    """What survived: name, what stood there and what stands there now."""
-    lines = [[f"`{_cell(x)}`" for x in (one.mutant.id, one.mutant.old, one.mutant.new)] for one in left]
-    return pd.DataFrame(lines, columns=["mutant", "of", "is"]).set_index("mutant")
-
-
-def reasons(done: list[Trial], entries: tuple[Equivalent, ...]) -> pd.DataFrame:
-    """What survived and is no mistake: the edits, how many mutants, and why."""
-    left = [one.mutant for one in done if excused(one, entries)]
-    lines = [
-        [f"`{_cell(entry.old)}` → `{_cell(entry.new)}`", count, ", ".join(entry.functions), entry.reason]
-        for entry in entries
-        if (count := sum(map(entry.covers, left)))
-    ]
-    return pd.DataFrame(lines, columns=["edit", "mutants", "in", "reason"]).set_index("edit")
-
-
-def _cell(text: str) -> str:
-    """On one line, and without what would end a cell of a table."""
-    return " ".join(text.split()).replace("|", r"\|")

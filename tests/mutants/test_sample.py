@@ -12,7 +12,7 @@ import pytest
 
 from tests.campaigns import Record
 from tests.harness import together
-from tests.mutants import beside, campaign
+from tests.mutants import beside, campaign, score
 from tests.mutants.__main__ import main
 from tests.mutants.campaign import Campaign, Trial, Unsound, _key, every_mutant
 from tests.mutants.equivalents import Equivalent, idle, read
@@ -110,10 +110,18 @@ def test_what_is_on_record_is_not_run_again(project: Path, tmp_path: Path) -> No
 def test_a_survivor_on_record_is_run_again_by_other_tests(project: Path) -> None:
     mutant, record = chosen("reference.kl:adaptive_kl_coef", "constant", ""), Record(None)
     now = Campaign(project, LIMIT, record=record)
-    record.put(_key(mutant), ["", 2.0, now.code])
-    assert now.recorded(mutant) == Trial(mutant, "", 2.0)
-    with changed(project, {"tests/formulas/test_new.py": ""}) as tree:
-        assert Campaign(tree, LIMIT, record=record).recorded(mutant) is None
+    record.put(_key(mutant), ["", 2.0, now.code(mutant)])
+    known = Trial(mutant, "", 2.0)
+    assert now.recorded(mutant) == known
+    for file, found in (
+        ("tests/formulas/test_kl_scalar.py", None),
+        ("tests/formulas/scalar_kl.py", None),
+        ("conformance/oracle.py", None),
+        ("tests/formulas/test_gae_scalar.py", known),
+        ("tests/training/test_new.py", known),
+    ):
+        with changed(project, {file: ""}) as tree:
+            assert Campaign(tree, LIMIT, record=record).recorded(mutant) == found
 
 
 class AtOnce:
@@ -231,24 +239,23 @@ def test_what_counts() -> None:
     function = f"{mutant.package}.{mutant.module}:{mutant.function}"
     entry = Equivalent((function,), mutant.operator, mutant.old, mutant.new, "for a test")
     killed, survived = Trial(mutant, "a test", 1.0), Trial(mutant, "", 1.0)
-    assert campaign.score([killed, killed, survived, survived], ()) == 0.5
-    assert campaign.score([killed, survived], (entry,)) == 1.0
-    assert campaign.survivors([killed, survived], ()) == [survived]
-    assert campaign.survivors([killed, survived], (entry,)) == []
-    assert campaign.refuted([killed, survived], (entry,)) == [killed]
+    assert score.score([killed, killed, survived, survived], ()) == 0.5
+    assert score.score([killed, survived], (entry,)) == 1.0
+    assert score.survivors([killed, survived], ()) == [survived]
+    assert score.survivors([killed, survived], (entry,)) == []
+    assert score.refuted([killed, survived], (entry,)) == [killed]
     assert idle([replace(entry, new="nothing like it"), entry], EVERY) == [
         replace(entry, new="nothing like it")
     ]
     assert replace(entry, old="…" + mutant.old[-3:]).covers(mutant)
     assert not replace(entry, old=mutant.old[:-3]).covers(mutant)
     assert (
-        campaign.table([replace(survived, mutant=replace(mutant, old="x |\n  y"))])["of"].item()
-        == r"`x \| y`"
+        score.table([replace(survived, mutant=replace(mutant, old="x |\n  y"))])["of"].item() == r"`x \| y`"
     )
-    assert campaign.by_module([killed, survived], ()).loc["all", "score"] == "50.0%"
-    assert campaign.reasons([killed, survived], (entry,))["reason"].tolist() == ["for a test"]
-    assert campaign.reasons([killed, survived], (entry,))["mutants"].tolist() == [1]
-    assert campaign.reasons([killed], (entry,)).empty
+    assert score.by_module([killed, survived], ()).loc["all", "score"] == "50.0%"
+    assert score.reasons([killed, survived], (entry,))["reason"].tolist() == ["for a test"]
+    assert score.reasons([killed, survived], (entry,))["mutants"].tolist() == [1]
+    assert score.reasons([killed], (entry,)).empty
 
 
 def test_the_command_lists(capsys: pytest.CaptureFixture[str]) -> None:
