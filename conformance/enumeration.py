@@ -65,8 +65,13 @@ def probabilities(shares: Sequence[int]) -> list[Fraction]:
 
 
 def logs(run: Run, shares: Sequence[int]) -> np.ndarray:
-    """Log-probabilities in the run's dtype, one row of tokens."""
-    return FORMATS[run.dtype].round(np.log([[float(p) for p in probabilities(shares)]]))
+    """Log-probabilities in the run's dtype, one row of tokens; near 0 too they are rounded but once."""
+    return rounded(run, [exactly(p).log() for p in probabilities(shares)])[None]
+
+
+def rounded(run: Run, numbers: Sequence[arb]) -> np.ndarray:
+    """Exact numbers in the run's dtype."""
+    return FORMATS[run.dtype].round(np.array([float(x.mid()) for x in numbers]))
 
 
 def log_ratio(policy: Sequence[int], other: Sequence[int]) -> list[arb]:

@@ -30,13 +30,13 @@ from conformance.enumeration import (
     probabilities,
     read_as,
     results,
+    rounded,
     slopes,
 )
 from conformance.marks import clauses, operations
 from conformance.reproduction import Call
 from conformance.run import Run
 from conformance.values import MODES
-from reference.numbers.formats import FORMATS
 
 UNCLIPPED = 0.5
 """Any clip serves where the ratio is 1."""
@@ -196,7 +196,7 @@ def test_mean_of_the_estimator(run: Run) -> None:
 
     def check(p: Policies) -> None:
         worth, chances = np.array(p.worth, dtype=np.float64), probabilities(p.behaviour)
-        log_weights = _rounded(run, log_ratio(p.policy, p.behaviour))
+        log_weights = rounded(run, log_ratio(p.policy, p.behaviour))
         mean = Answer.of(0)
         for pair in itertools.product(range(len(worth)), repeat=2):
             given = {"f_values": worth[list(pair)], "log_weights": log_weights[list(pair)]}
@@ -280,10 +280,6 @@ def _weighed(policy: tuple[int, ...], weights: list[Fraction], numbers: list[Ans
 
 def _row(numbers: Any) -> np.ndarray:
     return np.array([numbers], dtype=np.float64)
-
-
-def _rounded(run: Run, numbers: list[arb]) -> np.ndarray:
-    return FORMATS[run.dtype].round(np.array([float(x.mid()) for x in numbers]))
 
 
 def _mean(shares: tuple[int, ...], numbers: list[Answer]) -> Answer:

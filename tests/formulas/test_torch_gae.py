@@ -141,6 +141,12 @@ def test_blocks_sum_as_columns_do(width: int, gamma: float) -> None:
     assert torch.equal(discounted_sums(x, gamma), sums)
 
 
+def test_powers_are_made_where_they_are_used() -> None:
+    """What multiplies on the meta device does not mind where its factors are; a GPU would."""
+    powers = rows_of_arrays._powers(0.5, 3, torch.float32, torch.device("meta"))
+    assert powers.device.type == "meta"
+
+
 def test_autocast_does_not_reach_the_sums() -> None:
     given = rows(shape=(3, 70))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -196,6 +202,27 @@ def test_gradients_are_clean_under_the_mask(name: str, garbage: float) -> None:
         assert torch.equal(got, clean)
         if got.shape == mask.shape:
             assert not got[~mask].any()
+
+
+SUMS: dict[str, Callable[..., Tensor]] = {
+    "td_errors": lambda r, v, m, b: gae.td_errors(r, v, m, b, gamma=1.0),
+    "n_step_advantages": lambda r, v, m, b: gae.n_step_advantages(r, v, m, b, gamma=1.0, n=3),
+    "gae": lambda r, v, m, b: gae.gae(r, v, m, b, gamma=1.0, lam=1.0),
+    "lambda_returns": lambda r, v, m, b: gae.lambda_returns(r, v, m, b, gamma=1.0, lam=1.0),
+    "discounted_returns": lambda r, v, m, b: gae.discounted_returns(r, m, b, gamma=1.0),
+}
+"""What whole numbers give is whole, whichever way it is added up."""
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
+@pytest.mark.parametrize("name", SUMS)
+def test_rows_with_holes_are_the_same_where_the_mask_is_not_read(name: str) -> None:
+    """As it is while compiling, and elsewhere than on the CPU: by bits on whole numbers."""
+    torch.compiler.reset()
+    rewards, values, mask, bootstrap_value = rows(shape=(5, 40))
+    given = (rewards * 8).round(), (values * 8).round(), mask, (bootstrap_value * 8).round()
+    compiled = torch.compile(SUMS[name], backend="eager", fullgraph=True)
+    assert torch.equal(compiled(*given), SUMS[name](*given))
 
 
 @every_operation

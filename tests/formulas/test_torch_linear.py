@@ -1,5 +1,6 @@
 """From the output head to log-probabilities and losses: what the reference says of all the logits at once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ HEAD: dict[str, Any] = {"temperature": TEMPERATURE, "vocabulary": VOCABULARY}
 CLIPS: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.3, "aggregation": "token-mean"}
 
 
-@pytest.fixture(params=[1, 30, 60, 10**6], autouse=True)
+@pytest.fixture(params=[1, 30, 40, 60, 10**6], autouse=True)
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk for each position, for two, for a row, and one for all."""
+    """A chunk for each position, for two, for three, so that a row has two, for a row, and one for all."""
     monkeypatch.setitem(linear.CHUNK, "cpu", request.param)
     monkeypatch.setitem(softmax.CHUNK, "cpu", request.param)
 
@@ -251,7 +252,19 @@ def test_bad_arguments() -> None:
         ValueError, match=r"weight must have the dtype of hidden, torch.float32, got torch.float64"
     ):
         linear_logprobs(hidden, weight.double(), tokens)
+    wrong: dict[str, Callable[[], Any]] = {
+        "hidden": lambda: linear_logprobs(hidden[0], weight, tokens),
+        "tokens": lambda: linear_logprobs(hidden, weight, tokens.float()),
+        "temperature": lambda: linear_logprobs(hidden, weight, tokens, temperature=0.0),
+        "vocabulary": lambda: linear_logprobs(hidden, weight, tokens, vocabulary=0),
+    }
+    for named, call in wrong.items():
+        with pytest.raises(ValueError, match=rf"^{named}\b.* must "):
+            call()
     assert not linear_logprobs(hidden, weight, torch.zeros_like(tokens), vocabulary=1)[0].any()
+    whole = torch.zeros_like(weight)
+    every = linear_logprobs(hidden, whole, tokens, vocabulary=len(whole))[0]
+    assert torch.equal(every, linear_logprobs(hidden, whole, tokens)[0])
     with pytest.raises(ValueError, match=rf"vocabulary must be at most {VOCABULARY + PADDING}"):
         linear_logprobs(hidden, weight, tokens, vocabulary=100)
     with pytest.raises(ValueError, match="objective must return a scalar"):

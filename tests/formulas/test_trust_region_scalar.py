@@ -231,6 +231,34 @@ def test_every_dtype(name: str) -> None:
         assert all(map(encloses, permitted, map(float, got)))
 
 
+def test_a_direction_in_the_kernel_ends_the_steps() -> None:
+    """A = (1, 0; 0, 0), b = (1, 1): after a step of length 2 along b the direction is (0, 2), of image 0."""
+    found = torch_impl.conjugate_gradient(
+        lambda v: v * torch.tensor([1.0, 0.0]), torch.ones(2), max_iters=5, tol=0.0
+    )
+    assert torch.equal(found, torch.tensor([2.0, 2.0]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_steps_are_taken_along_what_the_matrix_was_given(seed: int) -> None:
+    """In bfloat16 it is given rounded directions: steps in float64 along these end at the same point."""
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.randint(-3, 4, (4, 4), generator=generator).double()
+    matrix, b = factor @ factor.T + torch.eye(4), torch.randint(-4, 5, (4,), generator=generator).double()
+    given: list[torch.Tensor] = []
+
+    def product(vector: torch.Tensor) -> torch.Tensor:
+        given.append(vector.double())
+        return (matrix @ given[-1]).float()
+
+    found = torch_impl.conjugate_gradient(product, b.bfloat16(), max_iters=4, tol=0.0)
+    solution, residual = torch.zeros(4, dtype=torch.float64), b
+    for direction in given:
+        length = residual @ residual / (direction @ matrix @ direction)
+        solution, residual = solution + length * direction, residual - length * (matrix @ direction)
+    assert torch.equal(found, solution.bfloat16())
+
+
 def test_damping_is_rounded_as_products_are_computed() -> None:
     """A = 0, b = 1, d = 4/3: Δ = √(2δ/d), just beyond the middle between two numbers of bfloat16.
 
