@@ -231,8 +231,9 @@ def test_helpers() -> None:
     assert reference.overlong_penalty([1.0], max_length=4, buffer=4) == [-0.25]
     (penalty,) = reference.overlong_penalty(balls.array([1.0]), max_length=4, buffer=balls.array(4.0))
     assert encloses(penalty, -0.25)
-    (penalty,) = reference.overlong_penalty([1.0], max_length=4, buffer=sympy.Symbol("buffer", positive=True))
-    assert penalty.subs("buffer", 4) == -0.25
+    buffer = sympy.Symbol("buffer", positive=True)
+    (penalty,) = reference.overlong_penalty([1.0], max_length=4, buffer=buffer)
+    assert penalty.subs(buffer, 4) == -0.25
     with pytest.raises(ValueError, match=r"^ddof must be 0 or 1, got 2$"):
         reference.advantage_bound(4, ddof=2)
     with pytest.raises(ValueError, match="group_size"):
