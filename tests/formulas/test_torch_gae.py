@@ -141,6 +141,14 @@ def test_blocks_sum_as_columns_do(width: int, gamma: float) -> None:
     assert torch.equal(discounted_sums(x, gamma), sums)
 
 
+@pytest.mark.parametrize("chunk", [4, 10, rows_of_arrays.CHUNK])
+def test_arrays_beside_the_first_may_have_no_columns(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_of_arrays, "CHUNK", chunk)
+    x, beside = torch.arange(12.0).reshape(3, 4), torch.tensor([1.0, -1.0, 0.5])
+    found = rows_of_arrays.in_chunks(lambda x, beside: x + beside[:, None], x, beside)
+    assert torch.equal(found, x + beside[:, None])
+
+
 def test_powers_are_made_where_they_are_used() -> None:
     """What multiplies on the meta device does not mind where its factors are; a GPU would."""
     powers = rows_of_arrays._powers(0.5, 3, torch.float32, torch.device("meta"))

@@ -37,3 +37,9 @@ def test_where_there_is_no_token_the_sums_are_0(shape: tuple[int, int]) -> None:
     sums = row_sums(x, torch.ones(shape, dtype=torch.bool), exponentials)
     assert torch.equal(sums, torch.zeros(shape[0]))
     assert torch.autograd.grad(sums.sum(), x)[0].shape == shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_terms_are_given_half_precision_in_float32(dtype: torch.dtype) -> None:
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.0]], dtype=dtype)
+    assert torch.equal(row_sums(x, MASK, exponentials), row_sums(x.float(), MASK, exponentials))

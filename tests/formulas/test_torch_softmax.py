@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from torch_impl import softmax
 from torch_impl.logprobs import token_entropy, token_logprobs, token_logprobs_and_entropy
 
 LOGITS = torch.tensor([[[0.5, -1.0, 2.0], [0.0, -torch.inf, 1.0]]])
@@ -42,6 +43,24 @@ def test_logits_may_be_the_same_ones_again(expanded: tuple[int, int]) -> None:
     logits, tokens = few.expand(2, 3, 5), torch.tensor([[0, 1, 2], [3, 4, 0]])
     found, expected = (token_logprobs_and_entropy(x, tokens) for x in (logits, logits.contiguous()))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_positions_of_a_matrix_may_lie_in_columns() -> None:
+    """Even odds over 1, 2, 3 and 4 of five tokens: sums of ones, which nobody rounds."""
+    columns = torch.where(torch.arange(5)[:, None] <= torch.arange(4), 0.0, -torch.inf)
+    found, expected = (
+        softmax.statistics(x, torch.arange(4), 1.0) for x in (columns.T, columns.T.contiguous())
+    )
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_statistics_that_were_not_asked_for() -> None:
+    """As its description has it: log Σ exp, with the other sign in the place of log p."""
+    logits = LOGITS[0]
+    logprobs, _, _, totals = softmax.statistics(logits, None, 1.0)
+    assert torch.equal(logprobs, -totals)
+    _, entropies, _, totals = softmax.statistics(logits, TOKENS[0], 1.0, entropy=False)
+    assert torch.equal(entropies, totals)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32], ids=str)
